@@ -1,0 +1,231 @@
+"""What every two-sample test shares: samples in, one fit, toys on demand, p-value and result out."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sparker import _aggregation, _calibration, _toys
+from sparker._calibration import NullDistribution, Statistic
+from sparker._results import TwoSampleResult, clopper_pearson, counted_p_value, z_score
+from sparker._samples import Samples, read_samples
+from sparker._version import __version__
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves for the toys: everything as it stood then, whatever happens to the estimator's parameters.
+
+    Attributes
+    ----------
+    statistic : Statistic
+    samples : Samples
+    fingerprint : str
+        Digest of the samples at fit.
+    observed : Observed
+    plan : object
+        What the statistic learned without labels.
+    calibration, aggregation, n_toys
+        Parameters of the estimator.
+    """
+
+    statistic: Statistic
+    samples: Samples
+    fingerprint: str
+    observed: _toys.Observed
+    plan: Any
+    calibration: str | Callable[..., Any]
+    aggregation: str
+    n_toys: int
+
+
+class TwoSampleTest(ClassifierMixin, BaseEstimator):
+    """Base class: a statistic over scales, calibrated by toys.
+
+    Subclasses give `_make_statistic`, `_observe` (fit the observed pair, set fitted attributes, return the
+    entries of the statistic) and `_scales` (kind and width of each entry).
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "n_toys": [Interval(Integral, 1, None, closed="left")],
+        "expected_count": [Interval(Real, 0, None, closed="neither"), None],
+        "calibration": [StrOptions({"permutation", "split", "bootstrap"}), callable],
+        "aggregation": [StrOptions(set(_aggregation.RULES))],
+        "random_state": ["random_state", np.random.Generator],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    @abstractmethod
+    def _make_statistic(self) -> Statistic:
+        """Return the statistic with the present parameters."""
+
+    @abstractmethod
+    def _observe(self, fitted: Fitted) -> Array:
+        """Fit the observed pair and return the entries of its statistic."""
+
+    @abstractmethod
+    def _scales(self, fitted: Fitted) -> dict[str, Array]:
+        """Kind and width of each entry of the statistic."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None, *, data: Any = None, sample_weight: Any = None) -> Self:
+        """Fit the statistic to the observed samples; runs no toys.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_reference, n_features) or (n_samples, n_features)
+            The reference, or the pooled rows where `y` holds labels. float32 stays float32, all else
+            becomes float64. No NaN, no infinity, not sparse.
+        y : array-like of shape (n_data, n_features) or (n_samples,), default=None
+            Two-dimensional: the data sample. One-dimensional: labels of two classes, the first of which in
+            sorted order is the reference. **Only labels are safe behind a Pipeline**, which transforms X and passes y on
+            untouched.
+        data : array-like of shape (n_data, n_features), default=None
+            The data sample, as a keyword; works with ``Pipeline(transform_input=["data"])``.
+        sample_weight : array-like of shape (n_reference,) or (n_samples,), default=None
+            Weights >= 0 of the rows of X. Reference weights are scaled to the expected data count.
+            Rows of weight 0 are dropped.
+
+        Returns
+        -------
+        self : object
+            Fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a sample is empty, not finite, or of another number of features; if `y` is neither two
+            classes nor a second sample; if weights are negative or all 0.
+        """
+        samples = read_samples(self, X, y, data, sample_weight)
+        self.classes_ = samples.classes
+        self.seed_ = _draw_seed(self.random_state)
+        rng = _calibration.generator(self.seed_, _calibration.POOL_STREAM)
+        observed = _toys.observe(samples.pool(), len(samples.reference), self.calibration, self.expected_count, rng)
+        statistic = self._make_statistic()
+        self._fitted = Fitted(
+            statistic,
+            samples,
+            samples.fingerprint(),
+            observed,
+            statistic.learn(observed.label_blind, rng),
+            self.calibration,
+            self.aggregation,
+            self.n_toys,
+        )
+        self._null: NullDistribution | None = None
+        self.statistics_ = self._observe(self._fitted)
+        self.scales_ = self._scales(self._fitted)
+        return self
+
+    @property
+    def null_distribution_(self) -> NullDistribution:
+        """NullDistribution: the toys; simulated on first use, then kept until the next fit."""
+        check_is_fitted(self)
+        if self._null is None:
+            fitted = self._fitted
+            if fitted.samples.fingerprint() != fitted.fingerprint:
+                raise ValueError(
+                    "The samples were changed in place after fit: their toys would not belong to it. Fit again."
+                )
+            toys = _toys.make_toys(fitted.observed, fitted.calibration)
+            self._warm_up()
+            self._null = _calibration.simulate(
+                fitted.statistic, toys, fitted.plan, self.seed_, fitted.n_toys, self.n_jobs, self.verbose
+            )
+        return self._null
+
+    def test_statistic(self) -> float:
+        """Aggregate of the statistic over scales; simulates the toys on first use.
+
+        Returns
+        -------
+        statistic : float
+            Larger means less compatible with the reference.
+        """
+        return self._aggregate()[0]
+
+    def p_value(self) -> float:
+        """Probability, under the null, of a statistic as large as the observed one; simulates the toys on first use.
+
+        Returns
+        -------
+        p_value : float
+            (1 + #{toys >= observed}) / (1 + n_toys), in [1 / (n_toys + 1), 1].
+
+        Raises
+        ------
+        ValueError
+            If the weights do not allow this calibration (see the `calibration` parameter), or if more than
+            5 % of the toys fail.
+        """
+        statistic, null = self._aggregate()
+        return counted_p_value(int(_aggregation.exceedances(null, np.array(statistic))), len(null))
+
+    def result(self) -> TwoSampleResult:
+        """Everything the test says, in one frozen object; simulates the toys on first use.
+
+        Returns
+        -------
+        result : TwoSampleResult
+            p-value, Z and its uncertainty, and the table of scales.
+        """
+        statistic, aggregates = self._aggregate()
+        null, fitted = self.null_distribution_, self._fitted
+        n_exceed = int(_aggregation.exceedances(aggregates, np.array(statistic)))
+        p_value = counted_p_value(n_exceed, len(null))
+        at_each = [counted_p_value(n, len(null)) for n in _aggregation.exceedances(null.values, self.statistics_)]
+        return TwoSampleResult(
+            statistic=statistic,
+            pvalue=p_value,
+            zscore=float(z_score(p_value)),
+            interval=clopper_pearson(n_exceed, len(null)),
+            at_resolution=n_exceed == 0,
+            scales={**self.scales_, "statistic": self.statistics_, "pvalue": np.array(at_each)},
+            n_toys=len(null),
+            n_failed=int(null.failed.sum()),
+            n_not_converged=int((~null.converged & ~null.failed).sum()),
+            calibration=null.calibration,
+            aggregation=fitted.aggregation,
+            n_reference=fitted.observed.n_reference,
+            n_data=fitted.observed.n_data,
+            n_features=fitted.observed.pool.n_features,
+            expected_count=fitted.observed.expected,
+            seed=self.seed_,
+            version=__version__,
+            null_distribution=null,
+        )
+
+    def _aggregate(self) -> tuple[float, Array]:
+        check_is_fitted(self)
+        null = self.null_distribution_
+        return _aggregation.aggregate(null.values, self.statistics_, self._fitted.aggregation)
+
+    def _warm_up(self) -> None:
+        """Compile, in this process, what the workers will call."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.poor_score = True
+        return tags
+
+
+def _draw_seed(random_state: Any) -> int:
+    """One integer from any kind of random state; a live generator is never kept."""
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31))
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    return int(check_random_state(random_state).randint(2**31 - 1))

@@ -1,0 +1,155 @@
+"""The kernels as formulas, on the array-API namespace: the readable definition and the oracle of every fast twin.
+
+Notation, one place for all of it: rows ``x`` of ``X`` (n, d), kernels ``i = 1..M`` with centre ``mu_i`` and amplitude
+``a_i``, one width ``sigma``::
+
+    k_i(x)   = exp(-||x - mu_i||^2 / (2 sigma^2))
+    p_i(x)   = k_i(x) / sum_j k_j(x)                        the softmax gate (competition)
+    phi_i(x) = p_i(x) k_i(x)   with competition             (arXiv:2511.03095, eq. 2)
+             = k_i(x)          without                      (SparKer-NPLM)
+    f(x)     = sum_i a_i phi_i(x)                           log density ratio
+    L        = sum_x w_x (e^f - 1) - sum_x c_x f            Neyman-Pearson loss (arXiv:2511.03095, eq. 3)
+
+with ``w_x`` the weight of row x as reference and ``c_x`` its count as data. ``_kernels_numba`` and ``_kernels_matmul``
+offer the same functions with the same arguments. Arrays keep the dtype of ``X`` (float32 or float64); sums are float64.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Evaluation",
+    "activations",
+    "log_density_ratio",
+    "responsibilities",
+    "squared_distances",
+    "value_and_gradient",
+]
+
+# Array-API code has no common static type for "an array of any library".
+Array = Any
+
+
+class Evaluation(NamedTuple):
+    """The loss and its derivatives at one point, all NumPy float64 on the host.
+
+    Attributes
+    ----------
+    value : float
+        L.
+    amplitude_gradient : ndarray of shape (M,)
+        dL/da_i.
+    amplitude_hessian : ndarray of shape (M, M)
+        sum_x w_x e^f phi_i phi_j: L is convex in the amplitudes.
+    center_gradient : ndarray of shape (M, d)
+        dL/dmu_i.
+    center_curvature : ndarray of shape (M,)
+        Trace of the Gauss-Newton Hessian of the centre, sum_x w_x e^f ||df/dmu_i||^2: the natural length of a step.
+    """
+
+    value: float
+    amplitude_gradient: npt.NDArray[np.float64]
+    amplitude_hessian: npt.NDArray[np.float64]
+    center_gradient: npt.NDArray[np.float64]
+    center_curvature: npt.NDArray[np.float64]
+
+
+def squared_distances(X: Array, centers: Array) -> Array:
+    """Squared Euclidean distances, shape (n, M); a sum of squared differences, so that no digits cancel."""
+    xp = X.__array_namespace__()
+    return xp.stack([xp.sum((X - centers[i, :]) ** 2, axis=1) for i in range(centers.shape[0])], axis=1)
+
+
+def _log_kernels(X: Array, centers: Array, width: float) -> Array:
+    return squared_distances(X, centers) * (-0.5 / (width * width))
+
+
+def _softmax(log_kernels: Array) -> Array:
+    xp = log_kernels.__array_namespace__()
+    # The plain ratio is 0 / 0 for rows far from every kernel: subtract the largest log first.
+    kernels = xp.exp(log_kernels - xp.max(log_kernels, axis=1, keepdims=True))
+    return kernels / xp.sum(kernels, axis=1, keepdims=True)
+
+
+def responsibilities(X: Array, centers: Array, width: float) -> Array:
+    """Gate p_i(x), shape (n, M); rows sum to 1, however far from every kernel."""
+    return _softmax(_log_kernels(X, centers, width))
+
+
+def activations(X: Array, centers: Array, width: float, competition: bool) -> Array:
+    """phi_i(x), shape (n, M)."""
+    log_kernels = _log_kernels(X, centers, width)
+    xp = X.__array_namespace__()
+    kernels = xp.exp(log_kernels)
+    return _softmax(log_kernels) * kernels if competition else kernels
+
+
+def log_density_ratio(X: Array, amplitudes: Array, centers: Array, width: float, competition: bool) -> Array:
+    """f(x), shape (n,)."""
+    return activations(X, centers, width, competition) @ amplitudes
+
+
+def value_and_gradient(
+    X: Array,
+    reference_weight: Array,
+    data_weight: Array,
+    amplitudes: Array,
+    centers: Array,
+    width: float,
+    competition: bool,
+) -> Evaluation:
+    """L, its gradient, the Hessian of the amplitudes and the curvature of the centres in one pass.
+
+    Parameters
+    ----------
+    X : array of shape (n, d)
+        Rows of the pool.
+    reference_weight, data_weight : arrays of shape (n,)
+        w_x and c_x, in the dtype of X.
+    amplitudes : array of shape (M,)
+        In the dtype of X, as are the centres.
+    centers : array of shape (M, d)
+        Kernel centres.
+    width : float
+        sigma > 0, in the units of X.
+    competition : bool
+        Whether the softmax gate is on.
+
+    Returns
+    -------
+    Evaluation
+    """
+    xp = X.__array_namespace__()
+    log_kernels = _log_kernels(X, centers, width)
+    gate = _softmax(log_kernels) if competition else None
+    phi = xp.exp(log_kernels) if gate is None else gate * xp.exp(log_kernels)
+    f = phi @ amplitudes
+    expected = reference_weight * xp.exp(f)
+    residual = expected - data_weight
+    # df/dmu_i = slope_i (x - mu_i) / sigma^2
+    slope = amplitudes * phi if gate is None else 2 * amplitudes * phi - gate * f[:, None]
+    amplitude_gradient = _sum(residual[:, None] * phi)
+    hessian = xp.stack([_sum((expected * phi[:, i])[:, None] * phi) for i in range(phi.shape[1])], axis=0)
+    gradient, curvature = [], []
+    for i in range(centers.shape[0]):
+        offset = X - centers[i, :]
+        gradient.append(_sum((residual * slope[:, i])[:, None] * offset) / width**2)
+        curvature.append(_sum(expected * slope[:, i] ** 2 * xp.sum(offset**2, axis=1)) / width**4)
+    return Evaluation(
+        float(_sum(reference_weight * xp.expm1(f) - data_weight * f)),
+        _numpy(amplitude_gradient),
+        _numpy(hessian),
+        _numpy(xp.stack(gradient, axis=0)),
+        _numpy(xp.stack(curvature, axis=0)),
+    )
+
+
+def _sum(terms: Array) -> Array:
+    xp = terms.__array_namespace__()
+    return xp.sum(terms, axis=0, dtype=xp.float64)
+
+
+def _numpy(array: Array) -> npt.NDArray[np.float64]:
+    return np.asarray(array, dtype=np.float64)

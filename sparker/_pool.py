@@ -1,0 +1,95 @@
+"""The rows of both samples as one list of blocks, and the draws from it that respect weights and row order.
+
+A sample pair, observed or toy, is one pool and two weights for each row: its weight as reference and its count as data.
+Permutations, bootstraps, event weights and Poisson counts differ in these two vectors alone; no toy copies rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The two weights of every row of a pool, in the dtype of the pool.
+
+    Attributes
+    ----------
+    reference : ndarray of shape (n,)
+        w_x, summing to the expected data count under the null, N(D|H0).
+    data : ndarray of shape (n,)
+        c_x, summing to N_D.
+    unit : float
+        w of a reference row of raw weight 1, N(D|H0) / N_R for unweighted rows.
+    """
+
+    reference: Array
+    data: Array
+    unit: float
+
+
+class Pool:
+    """Rows of reference and data, never concatenated.
+
+    Parameters
+    ----------
+    blocks : sequence of ndarray of shape (n_b, d)
+        C-contiguous, all float32 or all float64.
+    weight : ndarray of shape (n,), optional
+        Weight of each row for drawing rows without looking at labels; default 1.
+    """
+
+    def __init__(self, blocks: Sequence[Array], weight: Array | None = None) -> None:
+        self.blocks = tuple(block for block in blocks if len(block))
+        self.n_rows = sum(len(block) for block in self.blocks)
+        self.n_features = self.blocks[0].shape[1]
+        self.dtype = self.blocks[0].dtype
+        self.weight = np.ones(self.n_rows) if weight is None else np.asarray(weight, dtype=np.float64)
+
+    def parts(self) -> Iterator[tuple[Array, slice]]:
+        """Yield each block with the range of its rows in the pool."""
+        start = 0
+        for block in self.blocks:
+            yield block, slice(start, start + len(block))
+            start += len(block)
+
+    def rows(self, indices: Array) -> Array:
+        """Copy of the rows at `indices`, in their order."""
+        out = np.empty((len(indices), self.n_features), dtype=self.dtype)
+        for block, part in self.parts():
+            inside = (indices >= part.start) & (indices < part.stop)
+            out[inside] = block[indices[inside] - part.start]
+        return out
+
+    @cached_property
+    def order(self) -> npt.NDArray[np.intp]:
+        """Row indices in lexicographic order: the order in which rows came must not change what is drawn."""
+        columns = [np.concatenate([block[:, j] for block in self.blocks]) for j in range(1)]
+        order = np.argsort(columns[0], kind="stable")
+        first = columns[0][order]
+        if np.all(first[1:] > first[:-1]):
+            return order
+        return np.lexsort([np.concatenate([b[:, j] for b in self.blocks]) for j in reversed(range(self.n_features))])
+
+    def draw(self, uniform: Array, weight: Array | None = None) -> npt.NDArray[np.intp]:
+        """Rows at given fractions in [0, 1) of the cumulative weight in lexicographic order, with replacement.
+
+        A row of weight 2 is drawn like two equal rows of weight 1, and row order does not matter.
+        """
+        cumulative = np.cumsum((self.weight if weight is None else weight)[self.order], dtype=np.float64)
+        # The last row of positive weight ends the range: rounding must not draw a row of weight 0 behind it.
+        last = int(np.searchsorted(cumulative, cumulative[-1]))
+        found = np.searchsorted(cumulative, np.asarray(uniform) * cumulative[-1], side="right")
+        return self.order[np.minimum(found, last)]
+
+    @cached_property
+    def origin(self) -> Array:
+        """Median of up to 1024 rows, evenly spaced in lexicographic weight: where matrix products are centred."""
+        n = min(self.n_rows, 1024)
+        return np.median(self.rows(self.draw((np.arange(n) + 0.5) / n)), axis=0).astype(self.dtype)

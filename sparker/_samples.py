@@ -1,0 +1,168 @@
+"""From what the user passes to a reference, a data sample and their weights: every accepted form, every refusal."""
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length, validate_data
+
+from sparker._pool import Pool
+
+Array = npt.NDArray[Any]
+
+FLOATS = (np.float64, np.float32)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Reference and data after validation; rows of weight 0 are gone.
+
+    Attributes
+    ----------
+    reference, data : ndarray of shape (n_reference, d), (n_data, d)
+    reference_weight, data_weight : ndarray of shape (n_reference,), (n_data,)
+        Raw weights, float64, positive.
+    data_rows : ndarray of shape (n_data,)
+        Row of each data row in the array that the user passed it in.
+    classes : ndarray of shape (2,)
+        Labels of reference and data.
+    """
+
+    reference: Array
+    data: Array
+    reference_weight: Array
+    data_weight: Array
+    data_rows: npt.NDArray[np.intp]
+    classes: Array
+
+    def pool(self) -> Pool:
+        """Reference rows, then data rows."""
+        return Pool([self.reference, self.data], np.concatenate([self.reference_weight, self.data_weight]))
+
+    def fingerprint(self) -> str:
+        """Digest of rows and weights: toys drawn from other rows than were fitted would be wrong without a word."""
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (self.reference, self.data, self.reference_weight, self.data_weight):
+            digest.update(np.ascontiguousarray(array).view(np.uint8))
+        return digest.hexdigest()
+
+
+def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) -> Samples:
+    """Validate the arguments of ``fit`` and set ``n_features_in_`` and ``feature_names_in_`` on the estimator."""
+    if data is not None and y is not None:
+        raise ValueError("fit got both y and data: pass the second sample once, as data= or as a 2-D y.")
+    if data is None and y is None:
+        raise ValueError(
+            "This estimator requires y to be passed, but the target y is None. Pass the data sample, "
+            "fit(reference, data), or the pooled rows with their labels, fit(X, y)."
+        )
+    second = data if data is not None else _second_sample(X, y)
+    if second is None:
+        return _from_labels(estimator, X, y, sample_weight)
+    X = validate_data(estimator, X, dtype=FLOATS, order="C")
+    second = check_array(second, dtype=FLOATS, order="C", input_name="data")
+    if second.shape[1] != X.shape[1]:
+        raise ValueError(f"data has {second.shape[1]} features, but the reference has {X.shape[1]}: they must agree.")
+    _check_names(estimator, data if data is not None else y)
+    X, second = _same_dtype(X, second)
+    _warn_if_disjoint(X, second)
+    weight = _weights(sample_weight, X)
+    kept = weight > 0
+    _check_positive(reference=int(kept.sum()))
+    return Samples(
+        X if kept.all() else X[kept],
+        second,
+        weight[kept],
+        np.ones(len(second)),
+        np.arange(len(second)),
+        np.array([0, 1]),
+    )
+
+
+def _second_sample(X: Any, y: Any) -> Any:
+    """Return y if it is a second sample, None if it is labels; refuse what could be either."""
+    shape = np.shape(y)
+    n_features = np.shape(X)[1] if len(np.shape(X)) == 2 else None
+    if len(shape) == 2 and shape[1] == n_features:
+        if n_features == 1 and shape[0] == np.shape(X)[0] and len(np.unique(np.asarray(y))) <= 2:
+            raise ValueError(
+                f"y of shape {shape} may be labels or a second sample of one feature: pass y.ravel() or data=."
+            )
+        return y
+    if len(shape) == 2 and shape[1] != 1:
+        raise ValueError(
+            f"y has shape {shape}: needed are labels of shape (n_samples,), or a second sample with the "
+            f"{n_features} features of X."
+        )
+    return None
+
+
+def _from_labels(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Samples:
+    """The pooled form: rows of both samples with labels of two classes, the first of which is the reference."""
+    if np.ndim(y) == 2:
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected; it is read as labels. Pass y.ravel().",
+            DataConversionWarning,
+            stacklevel=4,
+        )
+    X = validate_data(estimator, X, dtype=FLOATS, order="C")
+    y = column_or_1d(y)
+    check_consistent_length(X, y)
+    check_classification_targets(y)
+    kind = type_of_target(y, input_name="y")
+    classes, label = np.unique(y, return_inverse=True)
+    if len(classes) > 2:
+        raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")
+    if len(classes) < 2:
+        raise ValueError(f"y holds one class, {classes[0]!r}: needed are two, reference and data.")
+    weight = _weights(sample_weight, X)
+    reference, data = (np.flatnonzero((label == k) & (weight > 0)) for k in (0, 1))
+    _check_positive(reference=len(reference), data=len(data))
+    return Samples(
+        X[reference],
+        X[data],
+        weight[reference],
+        weight[data],
+        data,
+        classes,
+    )
+
+
+def _weights(sample_weight: Any, X: Array) -> Array:
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    return np.asarray(weight, dtype=np.float64)
+
+
+def _check_positive(**n_rows: int) -> None:
+    for name, n in n_rows.items():
+        if n == 0:
+            raise ValueError(f"sample_weight is 0 for every row of the {name}: at least one must be positive.")
+
+
+def _same_dtype(X: Array, data: Array) -> tuple[Array, Array]:
+    dtype = np.result_type(X, data)
+    return X.astype(dtype, copy=False), data.astype(dtype, copy=False)
+
+
+def _check_names(estimator: Any, second: Any) -> None:
+    names = getattr(estimator, "feature_names_in_", None)
+    columns = getattr(second, "columns", None)
+    if names is not None and columns is not None and list(names) != list(columns):
+        raise ValueError(f"data has the columns {list(columns)}, but the reference has {list(names)}: pass them alike.")
+
+
+def _warn_if_disjoint(X: Array, data: Array) -> None:
+    apart = (data.min(axis=0) > X.max(axis=0)) | (data.max(axis=0) < X.min(axis=0))
+    if apart.all() and len(data) > 1:
+        warnings.warn(
+            "The ranges of reference and data do not overlap in any feature. If a Pipeline transformed the reference, "
+            "it passed the data untouched: pass pooled rows and labels, fit(X, y), or use transform_input.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,67 @@
+"""Widths: the range that the data support, and the path through it."""
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
+
+from sparker._pool import Pool
+
+Widths = npt.NDArray[np.float64]
+
+N_PAIRS = 10_000
+
+
+def width_range(pool: Pool, rng: np.random.Generator, first: float | None, last: float | None) -> tuple[float, float]:
+    """Widest and narrowest width, from the distances of random pairs of rows, labels unseen.
+
+    Widest: twice the 99th percentile. Narrowest: half the 1st percentile, but at most a quarter of the median: in many
+    dimensions all distances are nearly equal and half the 1st percentile is still broad. Pairs at distance 0
+    do not count; if there are no others, every width is as good, and 1 is taken.
+    """
+    i, j = (pool.rows(pool.draw(rng.random(N_PAIRS))) for _ in range(2))
+    distances = np.sqrt(np.sum((i.astype(np.float64) - j) ** 2, axis=1))
+    distances = distances[distances > 0]
+    if len(distances):
+        low, median, high = np.quantile(distances, [0.01, 0.5, 0.99])
+        widest, narrowest = 2 * high, min(0.5 * low, 0.25 * median)
+    else:
+        widest = narrowest = 1.0
+    widest = widest if first is None else first
+    narrowest = narrowest if last is None else last
+    return widest, min(narrowest, widest) if last is None else narrowest
+
+
+def schedule(first: float, last: float, n_widths: int, n_steps: int, annealing: str) -> Widths:
+    """Widths of all solver steps, shape (n_widths, n_steps); row j ends at the j-th recorded width.
+
+    Parameters
+    ----------
+    first, last : float
+        Widest and narrowest width.
+    n_widths, n_steps : int
+        Recorded widths, and steps for each.
+    annealing : {"geometric", "linear", "none"}
+        Spacing of the widths. "none" keeps the recorded widths of "geometric" and stays at each for all its steps.
+    """
+    if annealing == "none":
+        return np.repeat(_space(first, last, n_widths, "geometric")[:, None], n_steps, axis=1)
+    steps = _space(first, last, n_widths * n_steps, annealing)
+    return steps.reshape(n_widths, n_steps)
+
+
+def _space(first: float, last: float, n: int, annealing: str) -> Widths:
+    if n == 1:
+        return np.array([last])
+    return np.geomspace(first, last, n) if annealing == "geometric" else np.linspace(first, last, n)
+
+
+def distinct_places(pool: Pool, widths: Widths) -> Widths:
+    """Number of places in the pool that kernels of each width tell apart, shape of `widths`; at most 512.
+
+    For rows i, j spread evenly over the pool, n^2 / sum_ij corr(i, j) with corr = exp(-||x_i - x_j||^2 / (4 sigma^2)),
+    the overlap of two kernels: 1 if all overlap, n if none do.
+    """
+    n = 512
+    rows = pool.rows(pool.draw((np.arange(n) + 0.5) / n)).astype(np.float64)
+    squared = cdist(rows, rows, "sqeuclidean")
+    return np.array([n**2 / np.exp(squared * (-0.25 / width**2)).sum() for width in widths])
