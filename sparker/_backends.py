@@ -49,18 +49,27 @@ class Backend:
     ) -> Evaluation:
         """Sum of `sparker._kernels.value_and_gradient` over the blocks of the pool."""
         module = self._module(pool.n_features)
-        options: dict[str, Any] = {}
-        if module is _kernels_matmul:
-            options["origin"] = pool.origin
-        elif module is _kernels_numba:
-            options["parallel"] = self._parallel(pool.n_rows * pool.n_features * len(amplitudes))
         amplitudes, centers = amplitudes.astype(pool.dtype), centers.astype(pool.dtype)
-        parts = [
-            module.value_and_gradient(
-                X, weights.reference[part], weights.data[part], amplitudes, centers, width, competition, **options
+        parts = []
+        for k, (X, part) in enumerate(pool.parts()):
+            options: dict[str, Any] = {}
+            if module is _kernels_matmul:
+                X, options["squared_norms"] = pool.moved[k]
+            elif module is _kernels_numba:
+                options["parallel"] = self._parallel(X.size * len(amplitudes))
+            origin = pool.origin if module is _kernels_matmul else pool.dtype.type(0)
+            parts.append(
+                module.value_and_gradient(
+                    X,
+                    weights.reference[part],
+                    weights.data[part],
+                    amplitudes,
+                    centers - origin,
+                    width,
+                    competition,
+                    **options,
+                )
             )
-            for X, part in pool.parts()
-        ]
         return parts[0] if len(parts) == 1 else Evaluation(*(sum(terms) for terms in zip(*parts, strict=True)))
 
     def activations(self, X: Any, centers: Any, width: float, competition: bool) -> Any:

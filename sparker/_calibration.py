@@ -9,16 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
 
-from sparker._pool import Pool, Weights
+from sparker._pool import BATCH, Pool, Weights
 from sparker._toys import Toys
 
 Array = npt.NDArray[Any]
 
 logger = logging.getLogger("sparker")
-
-# Toys that share a pass over the pool. Fixed: the last bits of a matrix product depend on its shape, so a batch must not
-# depend on n_toys or n_jobs.
-BATCH = 16
 
 MAX_FAILED = 0.05
 

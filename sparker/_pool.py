@@ -14,6 +14,10 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+# Toys that share a pass over the pool. Fixed: the last bits of a matrix product depend on its shape, so a batch must
+# depend neither on the number of toys nor on that of jobs.
+BATCH = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -70,12 +74,14 @@ class Pool:
     @cached_property
     def order(self) -> npt.NDArray[np.intp]:
         """Row indices in lexicographic order: the order in which rows came must not change what is drawn."""
-        columns = [np.concatenate([block[:, j] for block in self.blocks]) for j in range(1)]
-        order = np.argsort(columns[0], kind="stable")
-        first = columns[0][order]
-        if np.all(first[1:] > first[:-1]):
+        first = self._column(0)
+        order = np.argsort(first, kind="stable")
+        if np.all(first[order[1:]] > first[order[:-1]]):
             return order
-        return np.lexsort([np.concatenate([b[:, j] for b in self.blocks]) for j in reversed(range(self.n_features))])
+        return np.lexsort([self._column(j) for j in reversed(range(self.n_features))])
+
+    def _column(self, j: int) -> Array:
+        return np.concatenate([block[:, j] for block in self.blocks])
 
     def draw(self, uniform: Array, weight: Array | None = None) -> npt.NDArray[np.intp]:
         """Rows at given fractions in [0, 1) of the cumulative weight in lexicographic order, with replacement.
@@ -93,3 +99,9 @@ class Pool:
         """Median of up to 1024 rows, evenly spaced in lexicographic weight: where matrix products are centred."""
         n = min(self.n_rows, 1024)
         return np.median(self.rows(self.draw((np.arange(n) + 0.5) / n)), axis=0).astype(self.dtype)
+
+    @cached_property
+    def moved(self) -> list[tuple[Array, Array]]:
+        """Each block moved to `origin`, and its squared norms: a copy, made for matrix products with many passes."""
+        moved = [X - self.origin for X in self.blocks]
+        return [(X, np.einsum("nd,nd->n", X, X)) for X in moved]

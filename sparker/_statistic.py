@@ -34,6 +34,12 @@ class Plan:
     candidates: Array
     places: Array
 
+    @property
+    def n_used(self) -> npt.NDArray[np.intp]:
+        """Candidates looked at, at each recorded width: where kernels tell few places apart, few will do."""
+        wanted = np.maximum(64, np.ceil(16 * self.places)).astype(np.intp)
+        return np.minimum(wanted, len(self.candidates))
+
 
 @dataclass(frozen=True)
 class SparKerStatistic:
@@ -52,7 +58,7 @@ class SparKerStatistic:
     competition: bool
     solver: str
     start: str
-    n_candidates: int
+    n_candidates: int | None
     max_iter: int
     tol: float
     alpha: float
@@ -66,11 +72,13 @@ class SparKerStatistic:
         score = self.start == "score"
         # Kernels that start afresh at every recorded width stay at it; others anneal from one to the next.
         widths = _schedule.schedule(first, last, self.n_widths, self.max_iter, "none" if score else self.annealing)
+        places = _schedule.distinct_places(pool, widths[:, -1])
         candidates = np.empty((0, pool.n_features), pool.dtype)
         if score:
+            n_candidates = self.n_candidates or _starts.default_n_candidates(pool.n_rows)
             with one_blas_thread():
-                candidates = _starts.dictionary(pool, self.n_candidates, rng)
-        return Plan(widths, candidates, _schedule.distinct_places(pool, widths[:, -1]))
+                candidates = _starts.dictionary(pool, n_candidates, rng)
+        return Plan(widths, candidates, places)
 
     def fit(
         self,
@@ -98,7 +106,7 @@ class SparKerStatistic:
         if self.start != "score":
             return [None] * len(toys)
         with one_blas_thread():
-            return list(_starts.scores(pool, toys, plan.candidates, plan.schedule[:, -1]))
+            return list(_starts.scores(pool, toys, plan.candidates, plan.schedule[:, -1], plan.n_used))
 
     def evaluate(
         self, pool: Pool, weights: Weights, plan: Plan, rng: np.random.Generator, shared: Array | None

@@ -77,8 +77,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     start : {"score", "random"}, default="score"
         "score": at every recorded width kernels start on the candidates with the largest score, one given the others.
         "random": on random data rows at the widest width, and anneal from there to the narrowest.
-    n_candidates : int, default=300
-        Candidates of the score start: half random pooled rows, half spread out by k-means++.
+    n_candidates : int, default=None
+        Candidates of the score start: half random pooled rows, half spread out by k-means++. None: 60 million over the
+        number of rows, between 100 and 2000.
     max_iter : int, default=10
         Solver steps for each recorded width ("adam" wants about 100).
     tol : float, default=1e-3
@@ -184,7 +185,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         "competition": ["boolean"],
         "solver": [StrOptions({"newton", "adam"})],
         "start": [StrOptions({"score", "random"})],
-        "n_candidates": [Interval(Integral, 2, None, closed="left")],
+        "n_candidates": [Interval(Integral, 2, None, closed="left"), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -204,7 +205,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         competition: bool = True,
         solver: str = "newton",
         start: str = "score",
-        n_candidates: int = 300,
+        n_candidates: int | None = None,
         max_iter: int = 10,
         tol: float = 1e-3,
         alpha: float = 0.1,
