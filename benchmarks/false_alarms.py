@@ -19,7 +19,7 @@ N_FEATURES = 2
 
 
 def one_p_value(mode: str, ratio: int, seed: int) -> float:
-    """p of one null pair: both samples exponential in each feature."""
+    """Return p of one null pair: both samples exponential in each feature."""
     rng = np.random.default_rng([seed, ratio])
     reference = rng.exponential(size=(ratio * N_DATA, N_FEATURES))
     data = rng.exponential(size=(N_DATA, N_FEATURES))

@@ -89,8 +89,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             becomes float64. No NaN, no infinity, not sparse.
         y : array-like of shape (n_data, n_features) or (n_samples,), default=None
             Two-dimensional: the data sample. One-dimensional: labels of two classes, the first of which in
-            sorted order is the reference. **Only labels are safe behind a Pipeline**, which transforms X and passes y on
-            untouched.
+            sorted order is the reference. **Only labels are safe behind a Pipeline**, which transforms X and passes y
+            on untouched.
         data : array-like of shape (n_data, n_features), default=None
             The data sample, as a keyword; works with ``Pipeline(transform_input=["data"])``.
         sample_weight : array-like of shape (n_reference,) or (n_samples,), default=None

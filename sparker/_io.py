@@ -1,12 +1,13 @@
 """Tables from files: numeric rows, and the column names where the file has them."""
 
 import csv
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +15,14 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Names = tuple[str, ...] | None
 
-# How CSV writers spell a missing value: no column name, and no number either.
+# How writers of CSV spell a missing value: such a cell is no number, but neither does it make its row a header.
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 
 MIN_ROWS = 2
 
 
 class InputError(ValueError):
-    """A file that cannot be used; the message names it and says why, in one line."""
+    """A file that cannot be used; the message names the file and says why, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Table:
 
 
 def read_pair(reference: str, data: str) -> tuple[Table, Table]:
-    """Read two tables of the same columns; the data's columns come in the order of the reference's.
+    """Read two tables of the same columns; those of the data come in the order of the reference.
 
     Parameters
     ----------
@@ -62,10 +63,10 @@ def read_pair(reference: str, data: str) -> tuple[Table, Table]:
     """
     first, second = read_table(reference), read_table(data)
     if first.names is not None and second.names is not None and first.names != second.names:
-        second = _reordered(first, second)
+        second = Table(np.ascontiguousarray(second.rows[:, _order(first, second)]), first.names, second.source)
     n_first, n_second = first.rows.shape[1], second.rows.shape[1]
     if n_first != n_second:
-        raise InputError(f"{reference} has {n_first} columns, but {data} has {n_second}: they must agree.")
+        raise InputError(f"{reference} has {_counted(n_first, 'column')}, but {data} has {n_second}: they must agree.")
     return first, second
 
 
@@ -76,7 +77,7 @@ def read_table(source: str) -> Table:
     ----------
     source : str
         ``file.npy``, ``file.npz``, ``file.npz:key``, ``file.csv`` or ``file.parquet``. The key may be left out where
-        the archive holds exactly one two-dimensional array, or a single array.
+        the archive holds exactly one two-dimensional array, or one array in all.
 
     Returns
     -------
@@ -85,112 +86,183 @@ def read_table(source: str) -> Table:
     Raises
     ------
     InputError
-        If the file is absent, empty, not readable, not numeric, not finite, or has fewer than two rows.
+        If the file is absent, empty, unreadable, not numeric, not finite, or has fewer than two rows.
     ImportError
-        If a ``.parquet`` file needs packages that are not installed.
+        If packages that read ``.parquet`` are not installed.
     """
     path, key = _split_key(source)
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{source}: the suffix says how to read a file; needed is one of {', '.join(READERS)}.")
+    suffix = path.suffix.lower()
     try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{source} is an empty file.")
-        values, names = reader(path, key)
+        size = path.stat().st_size
+        if suffix not in READERS:
+            raise InputError(f"the suffix says how a file is read; known are {', '.join(READERS)}.")
+        if size == 0:
+            raise InputError("the file is empty.")
+        values, names = READERS[suffix](path, key)
         return Table(_checked(values, names), names, source)
     except InputError as error:
-        message = str(error)
-        raise InputError(message if message.startswith(source) else f"{source}: {message}") from error
+        raise InputError(f"{source}: {error}") from error
     except OSError as error:
         raise InputError(f"{source}: {error.strerror or error}.") from error
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, csv.Error) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{source} cannot be read as {path.suffix.lower()}: {reason}") from error
-
-
-def column_label(names: Names, index: int) -> str:
-    """How messages call a column: by its name, or by its number, counted from 0."""
-    return f"column {index}" if names is None else f"column {names[index]!r}"
+    except (ValueError, TypeError, RuntimeError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{source}: cannot be read as {suffix}: {' '.join(str(error).split())}") from error
 
 
 def _split_key(source: str) -> tuple[Path, str | None]:
-    """Split ``file.npz:key``; no other colon splits, since file names may hold some."""
-    head, mark, key = source.rpartition(".npz:")
-    return (Path(head + ".npz"), key) if mark and not Path(source).exists() else (Path(source), None)
+    """Split ``file.npz:key``; no other colon splits, since a file name may hold some."""
+    stem, mark, key = source.rpartition(".npz:")
+    return (Path(stem + ".npz"), key) if mark else (Path(source), None)
 
 
-def _reordered(reference: Table, data: Table) -> Table:
-    assert reference.names is not None
-    assert data.names is not None
-    missing = [name for name in reference.names if name not in data.names]
-    extra = [name for name in data.names if name not in reference.names]
-    if missing or extra:
-        parts = [(reference.source, missing), (data.source, extra)]
-        only = "; ".join(f"only in {source}: {_listed(names)}" for source, names in parts if names)
-        raise InputError(f"the columns of the two files differ: {only}.")
-    order = [data.names.index(name) for name in reference.names]
-    return Table(data.rows[:, order], reference.names, data.source)
+def _order(reference: Table, data: Table) -> list[int]:
+    """Index in `data` of each column of `reference`."""
+    ours, theirs = reference.names or (), data.names or ()
+    parts = [
+        (reference.source, [name for name in ours if name not in theirs]),
+        (data.source, [name for name in theirs if name not in ours]),
+    ]
+    if any(only for _, only in parts):
+        found = "; ".join(f"only in {source}: {_listed(only)}" for source, only in parts if only)
+        raise InputError(f"the columns of the two files differ, {found}.")
+    return [theirs.index(name) for name in ours]
 
 
 def _checked(values: Any, names: Names) -> Array:
-    """Rows as a finite two-dimensional float array, or the reason why not."""
-    values = np.asarray(values)
+    """Rows as a finite float array of two dimensions, or an error that says what was found instead."""
     if values.dtype.kind not in "biuf":
-        raise InputError(f"holds values of type {values.dtype}; needed are numbers.")
+        raise InputError(f"holds values of type {values.dtype}, needed are real numbers.")
     if values.ndim not in (1, 2):
-        raise InputError(f"holds an array of shape {values.shape}; needed is (rows, columns) or (rows,).")
-    rows = values.reshape(len(values), -1) if values.size else values.reshape(len(values), values.shape[-1])
-    rows = rows.astype(np.float32 if rows.dtype == np.float32 else np.float64, copy=False)
+        raise InputError(f"holds an array of shape {values.shape}, needed are rows and columns.")
+    rows = values[:, None] if values.ndim == 1 else values
     if rows.shape[1] == 0:
         raise InputError("has no columns.")
     if len(rows) < MIN_ROWS:
-        raise InputError(f"holds {_counted(len(rows), 'row')}; needed are at least {MIN_ROWS}.")
-    if not np.isfinite(rows).all():
-        i, j = np.argwhere(~np.isfinite(rows))[0]
-        kind = "a missing value (NaN)" if np.isnan(rows[i, j]) else "an infinite value"
-        others = _counted(int(np.sum(~np.isfinite(rows))), "such value")
-        raise InputError(
-            f"{kind} in {column_label(names, j)}, row {i} (rows count from 0), the first of {others}. "
-            "Drop or fill them in both files alike."
-        )
+        raise InputError(f"has {_counted(len(rows), 'row')}, needed are at least {MIN_ROWS}.")
+    # One memory order, whatever the reader made: sums over rows would differ in the last bits.
+    rows = np.ascontiguousarray(rows, np.float32 if rows.dtype == np.float32 else np.float64)
+    bad = ~np.isfinite(rows)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        what = "a missing value (NaN)" if np.isnan(rows[row, column]) else "an infinite value"
+        label = f"column {column}" if names is None else f"column {names[column]!r}"
+        more = f"; {bad.sum()} values are not finite" if bad.sum() > 1 else ""
+        raise InputError(f"{what} in {label}, row {row} (counted from 0){more}.")
     return rows
 
 
-def _read_npy(path: Path, key: str | None) -> tuple[Any, Names]:
+def _read_npy(path: Path, key: str | None) -> tuple[Array, Names]:
     with path.open("rb") as file:
         return np.lib.format.read_array(file, allow_pickle=False), None
 
 
-def _read_npz(path: Path, key: str | None) -> tuple[Any, Names]:
-    if not zipfile.is_zipfile(path):
-        raise InputError("is not a .npz archive.")
+def _read_npz(path: Path, key: str | None) -> tuple[Array, Names]:
+    with path.open("rb") as file, zipfile.ZipFile(file):
+        pass  # np.load takes what is no archive for a pickle, and says so
     with np.load(path, allow_pickle=False) as archive:
         keys = list(archive.files)
+        if not keys:
+            raise InputError("the archive holds no array.")
+        if key is None and len(keys) == 1:
+            key = keys[0]
         if key is None:
-            tables = {name: array for name in keys if (array := archive[name]).ndim == 2 or len(keys) == 1}
+            tables = [name for name in keys if archive[name].ndim == 2]
             if len(tables) != 1:
-                raise InputError(f"holds {len(tables)} two-dimensional arrays: name one, {path}:KEY, of {_listed(keys)}.")
-            return next(iter(tables.values())), None
+                raise InputError(
+                    f"has {len(tables)} two-dimensional arrays; name one as FILE.npz:KEY of {_listed(keys)}."
+                )
+            key = tables[0]
         if key not in keys:
-            raise InputError(f"there is no array {key!r}; the keys are {_listed(keys)}.")
-        return archive[key], None
+            raise InputError(f"has no array {key!r}; it has {_listed(keys)}.")
+        array: Array = archive[key]
+        return array, None
 
 
-def _read_csv(path: Path, key: str | None) -> tuple[Any, Names]:
-    with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte-order mark
-        names = _csv_names(file)
-        if names is None:
-            file.seek(0)
-        body = file.tell() if names is None else None
-        lines = (line for line in file if line.strip())
-        first = next(lines, None)
-        if first is None:
-            raise InputError("has no rows.")
-        del body
+def _read_csv(path: Path, key: str | None) -> tuple[Array, Names]:
+    with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets begin with a byte-order mark
+        names = _csv_header(file)
         try:
-            rows = np.loadtxt(_chain(first, lines), delimiter=",", comments=None, quotechar='"', ndmin=2)
-        except ValueError as error:
-            raise InputError(_csv_fault(path, names) or " ".join(str(error).split())) from error
-    if names is not None and len(names) != rows.shape[1]:
-        raise InputError(f"the header names {_counted(len(names), 'column')}, but rows have {rows.shape[1]}.")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "loadtxt: input contained no data")
+                rows = np.loadtxt(file, delimiter=",", comments=None, quotechar='"', ndmin=2)
+        except ValueError:
+            file.seek(0)
+            _explain(csv.reader(file), names)
+            raise
+    if names is not None and len(rows) and len(names) != rows.shape[1]:
+        raise InputError(f"the header names {_counted(len(names), 'column')}, but the rows have {rows.shape[1]}.")
     return rows, names
+
+
+def _csv_header(file: TextIO) -> Names:
+    """Column names, with the file left at the first row; a first line of nothing but numbers is a row."""
+    cells = next((row for row in csv.reader(file) if row), [])
+    cells = [cell.strip() for cell in cells]
+    cells[:1] = [cell.removeprefix("#").strip() for cell in cells[:1]]  # np.savetxt comments its header out
+    if all(_is_number(cell) or cell.lower() in MISSING for cell in cells):
+        file.seek(0)
+        return None
+    for i, cell in enumerate(cells):
+        if not cell:
+            raise InputError(f"column {i} has no name; if it is a row index, write the file without it (index=False).")
+        if cell in cells[:i]:
+            raise InputError(f"two columns are named {cell!r}.")
+    return tuple(cells)
+
+
+def _explain(lines: Any, names: Names) -> None:
+    """Raise an error that names the first cell that is no number, or the first row of another length."""
+    n_columns = None if names is None else len(names)
+    header_is_next = names is not None
+    for cells in lines:
+        if header_is_next or not cells:
+            header_is_next = header_is_next and not cells
+            continue
+        n_columns = n_columns or len(cells)
+        if len(cells) != n_columns:
+            raise InputError(f"line {lines.line_num} has {_counted(len(cells), 'value')}, needed are {n_columns}.")
+        for j, cell in enumerate(cells):
+            if not _is_number(cell):
+                label = f"column {j}" if names is None else f"column {names[j]!r}"
+                missing = cell.strip().lower() in MISSING
+                what = "a missing value" if missing else f"{cell.strip()!r}, which is not a number,"
+                raise InputError(f"{what} in {label}, line {lines.line_num}.")
+
+
+def _read_parquet(path: Path, key: str | None) -> tuple[Array, Names]:
+    try:
+        import pandas as pd
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{path}: pandas and pyarrow read .parquet files: pip install 'sparker[io]'") from error
+    frame = pd.read_parquet(path)
+    for name, dtype in frame.dtypes.items():
+        if not pd.api.types.is_numeric_dtype(dtype):
+            raise InputError(f"column {str(name)!r} is not numeric, but of type {dtype}.")
+    single = len(frame.dtypes) > 0 and all(dtype == np.float32 for dtype in frame.dtypes)
+    rows = frame.to_numpy(dtype=np.float32 if single else np.float64, na_value=np.nan)
+    return rows, tuple(str(name) for name in frame.columns)
+
+
+READERS: dict[str, Callable[[Path, str | None], tuple[Array, Names]]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    """Join the names, or the first few of them."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

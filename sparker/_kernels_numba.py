@@ -342,4 +342,4 @@ def value_and_gradient(
         competition,
         *_TABLES[X.dtype],
     )
-    return _unpack(sums, *centers.shape, width)
+    return _unpack(sums, len(centers), centers.shape[1], width)

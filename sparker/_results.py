@@ -47,7 +47,8 @@ class TwoSampleResult:
     at_resolution : bool
         No toy reached the observed statistic: Z is "greater than", and more toys may raise it.
     scales : dict of str to ndarray of shape (n_scales,)
-        Table of the scales: ``kind``, ``width``, ``statistic`` and ``pvalue`` (each scale alone, not corrected for the others).
+        Table of the scales: ``kind``, ``width``, ``statistic`` and ``pvalue`` (each scale alone, not corrected for
+        the others).
     n_toys, n_failed, n_not_converged : int
         Toys; those whose fit was not finite, which count as reaching the observed statistic; those
         whose amplitudes had not converged, which keep their value, as the observed fit would.
@@ -98,14 +99,16 @@ class TwoSampleResult:
         return out
 
     def __str__(self) -> str:
-        bound = "> " if self.at_resolution else "= "
-        p_bound = "<= " if self.at_resolution else "= "
+        p, z = f"= {self.pvalue:.4g}", f"= {self.zscore:.2f}"
+        if self.at_resolution:
+            p, z = f"<= {self.pvalue:.4g}", f"> {self.zscore:.2f}"
+        low, high = self.interval
         mode = "shape only" if self.expected_count is None else f"expected count {self.expected_count:g}"
         lines = [
-            f"p {p_bound}{self.pvalue:.4g} (95 % interval {self.interval[0]:.2g} to {self.interval[1]:.2g}), Z {bound}{self.zscore:.2f}",
-            f"reference {self.n_reference}, data {self.n_data} rows, {self.n_features} features; {mode}",
-            f"{self.n_toys} {self.calibration} toys, {self.n_failed} failed; aggregate over scales ({self.aggregation}) = "
-            f"{self.statistic:.3f}; seed {self.seed}",
+            f"p {p} (95 % interval {low:.2g} to {high:.2g}), Z {z}",
+            f"{self.n_reference} reference and {self.n_data} data rows, {self.n_features} features; {mode}",
+            f"{self.n_toys} toys, {self.calibration}; {self.n_failed} failed; seed {self.seed}",
+            f"aggregate over scales ({self.aggregation}): {self.statistic:.3f}",
             "",
             f"{'statistic':>10} {'width':>10} {'value':>10} {'p':>8}",
         ]

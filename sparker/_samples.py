@@ -42,14 +42,21 @@ class Samples:
     classes: Array
 
     def pool(self) -> Pool:
-        """Reference rows, then data rows."""
-        return Pool([self.reference, self.data], np.concatenate([self.reference_weight, self.data_weight]))
+        """Reference rows, then data rows.
+
+        Equal reference weights are taken as 1: their scale means nothing, and the weights by which rows are drawn must
+        not tell reference from data.
+        """
+        weight = self.reference_weight
+        if np.ptp(weight) == 0:
+            weight = np.ones(len(weight))
+        return Pool([self.reference, self.data], np.concatenate([weight, self.data_weight]))
 
     def fingerprint(self) -> str:
         """Digest of rows and weights: toys drawn from other rows than were fitted would be wrong without a word."""
         digest = hashlib.blake2b(digest_size=16)
         for array in (self.reference, self.data, self.reference_weight, self.data_weight):
-            digest.update(np.ascontiguousarray(array).view(np.uint8))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 

@@ -17,7 +17,7 @@ from sparker._pool import BATCH, Pool, Weights
 Array = npt.NDArray[Any]
 
 SAMPLE = 20_000  # rows from which spread-out candidates are chosen
-MAX_SPREAD = 256  # each costs a pass over that sample
+
 BLOCK = 1 << 17  # entries of a block of the kernel matrix: it stays in the second-level cache
 REACH = 6.0  # widths; a kernel there is 1.5e-8, below the resolution of float32
 
@@ -30,49 +30,48 @@ def random_rows(pool: Pool, weights: Weights, n_kernels: int, rng: np.random.Gen
 def dictionary(pool: Pool, n_candidates: int, rng: np.random.Generator) -> Array:
     """Candidate centres chosen without looking at labels, shape (n_candidates, d) or fewer rows.
 
-    Half are rows drawn by weight; half, but at most 256, are spread out by k-means++ sampling (each row drawn in proportion to its squared
-    distance from those already chosen; Arthur and Vassilvitskii 2007), so that sparse regions are covered too. The two kinds
-    alternate, so that any first part of the dictionary holds both.
+    Rows that are spread out: the seeds of k-means|| (Bahmani et al., VLDB 2012), each drawn in proportion to its
+    squared distance from those of earlier rounds. They cover sparse regions, where random rows are rare. Every round
+    doubles their number, so that a pass over the rows is a matrix product. They come back in lexicographic order.
     """
-    spread = _spread_out(pool, min(n_candidates // 2, MAX_SPREAD), rng)
-    rows = pool.rows(pool.draw(rng.random(n_candidates - len(spread))))
-    return np.concatenate([np.stack([rows[: len(spread)], spread], axis=1).reshape(-1, pool.n_features), rows[len(spread) :]])
-
-
-def default_n_candidates(n_rows: int) -> int:
-    """As many as keep the kernel matrix at 6e7 entries, between 100 and 2000."""
-    return int(np.clip(60_000_000 // n_rows, 100, 2000))
-
-
-def _spread_out(pool: Pool, n: int, rng: np.random.Generator) -> Array:
-    """k-means++ seeds, from a sample of the pool where it is large."""
     if pool.n_rows > SAMPLE:
         pool = Pool([pool.rows(pool.draw(rng.random(SAMPLE)))])
-    rows, weight = pool.rows(pool.order), pool.weight[pool.order]
-    chosen = np.empty((n, pool.n_features), dtype=pool.dtype)
-    distances = np.ones(pool.n_rows)
-    for k in range(n):
-        cumulative = np.cumsum(weight * distances)
-        if not cumulative[-1] > 0:  # fewer distinct rows than candidates
-            return chosen[:k]
-        chosen[k] = rows[np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")]
-        new = np.einsum("nd,nd->n", rows - chosen[k], rows - chosen[k])
-        distances = new.astype(np.float64) if k == 0 else np.minimum(distances, new)
-    return chosen
+    rows, weight = pool.rows(pool.order) - pool.origin, pool.weight[pool.order]
+    norms = np.sum(rows**2, axis=1)
+    chosen: list[int] = []
+    probability = weight
+    distances = np.full(len(rows), np.inf)
+    while len(chosen) < n_candidates and probability.any():
+        cumulative = np.cumsum(probability, dtype=np.float64)
+        uniform = rng.random(min(max(1, len(chosen)), n_candidates - len(chosen)))
+        new = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
+        new = np.unique(np.minimum(new, len(rows) - 1))  # rounding may reach the end
+        distances = np.minimum(distances, _nearest(rows, norms, new))
+        chosen.extend(new)
+        distances[chosen] = 0  # rounding leaves a little
+        probability = weight * distances
+    return rows[np.sort(chosen)] + pool.origin
 
 
-def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array, n_used: Array) -> Array:
-    """U / sqrt(V) of the candidates at every width for every toy, shape (n_toys, n_widths, n_candidates).
+def _nearest(rows: Array, norms: Array, chosen: Array) -> Array:
+    """Squared distance of each row from the nearest chosen one."""
+    nearest = np.full(len(rows), np.inf)
+    for start in range(0, len(chosen), 64):
+        part = chosen[start : start + 64]
+        nearest = np.minimum(nearest, (norms[:, None] - 2 * (rows @ rows[part].T) + norms[part]).min(axis=1))
+    return np.maximum(nearest, 0)
 
-    At width j only the first ``n_used[j]`` candidates are looked at; the score of the others is 0. The kernel matrix of
-    candidates and rows is the same for all toys on a pool: each block is computed once and multiplied by the weights
-    of all of them. Rows come in lexicographic order, so that a block meets only the candidates within reach
-    along the first feature.
+
+def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array) -> Array:
+    """U / sqrt(V) of every candidate at every width for every toy, shape (n_toys, n_widths, n_candidates).
+
+    The kernel matrix of candidates and rows is the same for all toys on a pool: each block is computed once and
+    multiplied by the weights of all of them. Rows and candidates come in lexicographic order, so that a block meets
+    only the candidates within reach along the first feature.
     """
     difference, variance = _score_weights(toys)
     centers = candidates.astype(pool.dtype) - pool.origin
     norms = np.sum(centers**2, axis=1)[:, None]
-    along = [np.argsort(centers[:n, 0], kind="stable") for n in n_used]
     score = np.zeros((len(widths), len(centers), difference.shape[1]))
     spread = np.zeros((len(widths), len(centers), variance.shape[1]))
     size = max(64, BLOCK // len(centers))
@@ -82,10 +81,9 @@ def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array
         distances = np.maximum(norms - 2 * (centers @ rows.T) + np.sum(rows**2, axis=1), 0)
         block_difference, block_variance = difference[block], variance[block]
         for m, width in enumerate(widths):
-            ends = np.searchsorted(centers[along[m], 0], [rows[0, 0] - REACH * width, rows[-1, 0] + REACH * width])
-            near = along[m][ends[0] : ends[1]]
-            kernels = distances[near]
-            kernels *= pool.dtype.type(-0.5 / width**2)
+            ends = [rows[0, 0] - REACH * width, rows[-1, 0] + REACH * width]
+            near = slice(*np.searchsorted(centers[:, 0], ends))
+            kernels = distances[near] * pool.dtype.type(-0.5 / width**2)
             np.exp(kernels, out=kernels)
             score[m, near] += kernels @ block_difference
             spread[m, near] += np.square(kernels, out=kernels) @ block_variance
@@ -98,13 +96,11 @@ def _score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:
     # A product's last bits depend on its shape: batches of toys are padded to one size with toys of weight 0.
     n_columns = 1 if len(toys) == 1 else -(-len(toys) // BATCH) * BATCH
     difference = np.zeros((len(toys[0].data), n_columns), dtype=toys[0].data.dtype)
+    variance = np.zeros_like(difference)
     for k, toy in enumerate(toys):
         difference[:, k] = toy.data - toy.reference
-    # A data row counts like a reference row of raw weight 1; weights far below 1 stand for no rows at all.
-    units = [toy.data.dtype.type(min(toy.unit, 1.0)) for toy in toys]
-    variance = np.zeros_like(difference)
-    for k, (toy, unit) in enumerate(zip(toys, units, strict=True)):
-        variance[:, k] = toy.reference + unit * toy.data
+        # A data row counts like a reference row of raw weight 1; weights far below 1 stand for no rows at all.
+        variance[:, k] = toy.reference + min(toy.unit, 1.0) * toy.data
     if np.ptp(variance[:, : len(toys)], axis=1).max() <= 1e-5 * variance.max():
         variance = variance[:, :1]
     return difference, variance

@@ -34,12 +34,6 @@ class Plan:
     candidates: Array
     places: Array
 
-    @property
-    def n_used(self) -> npt.NDArray[np.intp]:
-        """Candidates looked at, at each recorded width: where kernels tell few places apart, few will do."""
-        wanted = np.maximum(64, np.ceil(16 * self.places)).astype(np.intp)
-        return np.minimum(wanted, len(self.candidates))
-
 
 @dataclass(frozen=True)
 class SparKerStatistic:
@@ -58,7 +52,7 @@ class SparKerStatistic:
     competition: bool
     solver: str
     start: str
-    n_candidates: int | None
+    n_candidates: int
     max_iter: int
     tol: float
     alpha: float
@@ -75,9 +69,8 @@ class SparKerStatistic:
         places = _schedule.distinct_places(pool, widths[:, -1])
         candidates = np.empty((0, pool.n_features), pool.dtype)
         if score:
-            n_candidates = self.n_candidates or _starts.default_n_candidates(pool.n_rows)
             with one_blas_thread():
-                candidates = _starts.dictionary(pool, n_candidates, rng)
+                candidates = _starts.dictionary(pool, self.n_candidates, rng)
         return Plan(widths, candidates, places)
 
     def fit(
@@ -106,7 +99,7 @@ class SparKerStatistic:
         if self.start != "score":
             return [None] * len(toys)
         with one_blas_thread():
-            return list(_starts.scores(pool, toys, plan.candidates, plan.schedule[:, -1], plan.n_used))
+            return list(_starts.scores(pool, toys, plan.candidates, plan.schedule[:, -1]))
 
     def evaluate(
         self, pool: Pool, weights: Weights, plan: Plan, rng: np.random.Generator, shared: Array | None

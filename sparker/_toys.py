@@ -19,18 +19,15 @@ Array = npt.NDArray[Any]
 
 
 class Toys(Protocol):
-    """Toys under the null.
+    """Toys under the null; ``pool`` is None where each brings its own."""
 
-    Attributes
-    ----------
-    pool : Pool or None
-        The pool that all toys share, or None if each brings its own.
-    name : str
-        What the result calls them.
-    """
+    @property
+    def pool(self) -> Pool | None:
+        """The shared pool."""
 
-    pool: Pool | None
-    name: str
+    @property
+    def name(self) -> str:
+        """What the result calls these toys."""
 
     def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
         """One toy."""
@@ -94,8 +91,8 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
         return CallableToys(calibration, observed.pool.n_features, observed.pool.dtype, expected)
     if np.any(observed.pool.weight[observed.n_reference :] != 1):
         raise ValueError(
-            f'calibration="{calibration}" draws data rows of weight 1, but sample_weight gives data rows other weights. '
-            "Pass repeated rows for counts, or a callable that draws a toy pair."
+            f'calibration="{calibration}" draws data rows of weight 1, but sample_weight gives data rows other '
+            "weights. Pass repeated rows for counts, or a callable that draws a toy pair."
         )
     if calibration == "bootstrap":
         warnings.warn(
@@ -106,11 +103,12 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
         return BootstrapToys(pool, observed.n_data, expected)
     if np.ptp(observed.pool.weight[: observed.n_reference]) > 0:
         raise ValueError(
-            f'calibration="{calibration}" needs reference rows of equal weight: exchanging rows of different weight changes '
-            'what is compared. Use calibration="bootstrap", or a callable that draws a toy pair.'
+            f'calibration="{calibration}" needs reference rows of equal weight: exchanging rows of different weight '
+            'changes what is compared. Use calibration="bootstrap", or a callable that draws a toy pair.'
         )
-    toys = PermutationToys if calibration == "permutation" else SplitToys
-    return toys(pool, observed.n_data, expected)
+    if calibration == "split":
+        return SplitToys(pool, observed.n_data, expected)
+    return PermutationToys(pool, observed.n_data, expected)
 
 
 def _data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_rows: int) -> int:
@@ -171,8 +169,8 @@ class SplitToys:
 class BootstrapToys:
     """Both samples redrawn from the reference with replacement.
 
-    Data rows are drawn in proportion to their weight, reference rows uniformly, each with its weight. Repeated rows look like
-    narrow anomalies, so that the test is blunt at narrow widths.
+    Data rows are drawn in proportion to their weight, reference rows uniformly, each with its weight. Repeated rows
+    look like narrow anomalies, so that the test is blunt at narrow widths.
     """
 
     pool: Pool

@@ -103,7 +103,9 @@ def make_exponential(
         return np.log1p(count / expected_count * np.exp(density.logpdf(x) + x))
 
     center = np.array([[density.mean()]]) if signal else np.empty((0, 1))
-    return _shuffled(rng, reference, background, rows, expected_count, center, np.array([count])[: len(center)], true_log_ratio)
+    return _shuffled(
+        rng, reference, background, rows, expected_count, center, np.array([count])[: len(center)], true_log_ratio
+    )
 
 
 def make_square(
@@ -137,7 +139,9 @@ def make_square(
     centers, width = np.array([[0.25, 0.7], [0.7, 0.8], [0.6, 0.25]]), 0.02
     reference = rng.uniform(size=(n_reference, 2))
     background = rng.uniform(size=(rng.poisson(expected_count), 2))
-    rows = np.concatenate([rng.normal(c, width, size=(rng.poisson(n), 2)) for c, n in zip(centers, counts, strict=True)])
+    rows = np.concatenate(
+        [rng.normal(c, width, size=(rng.poisson(n), 2)) for c, n in zip(centers, counts, strict=True)]
+    )
 
     def true_log_ratio(X: Array) -> Array:
         X = np.asarray(X, dtype=np.float64)

@@ -52,12 +52,12 @@ class KernelSummary:
     nearest_rows: npt.NDArray[np.intp]
 
 
-class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTest):  # type: ignore[misc]
+class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTest):
     """Two-sample test with a few Gaussian kernels that move, compete and narrow.
 
     The kernels maximise the Neyman-Pearson likelihood ratio between the data and an anomaly-free reference at each of
-    several widths; toys drawn under the null turn the result into a p-value. As a scikit-learn estimator it is a binary classifier
-    (reference against data) and a transformer (the contribution of each kernel).
+    several widths; toys drawn under the null turn the result into a p-value. As a scikit-learn estimator it is a binary
+    classifier (reference against data) and a transformer (the contribution of each kernel).
 
     Parameters
     ----------
@@ -77,9 +77,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     start : {"score", "random"}, default="score"
         "score": at every recorded width kernels start on the candidates with the largest score, one given the others.
         "random": on random data rows at the widest width, and anneal from there to the narrowest.
-    n_candidates : int, default=None
-        Candidates of the score start: half random pooled rows, half spread out by k-means++. None: 60 million over the
-        number of rows, between 100 and 2000.
+    n_candidates : int, default=300
+        Candidates of the score start: pooled rows, labels unseen, spread out over the pool.
     max_iter : int, default=10
         Solver steps for each recorded width ("adam" wants about 100).
     tol : float, default=1e-3
@@ -95,10 +94,10 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         test, the reference is scaled to it and toy counts are Poisson.
     calibration : {"permutation", "split", "bootstrap"} or callable, default="permutation"
         How toys are drawn. "permutation": labels of the pooled rows are permuted; exact. "split": the reference is
-        split into toy data and toy reference, and the observed fit gives up N_D reference rows to be like them; needs N_R >= 2 N_D.
-        "bootstrap": both redrawn from the reference with replacement; for weighted or small references; valid but
-        blunt at narrow widths. A callable ``draw(rng)`` returns ``(reference, data)`` or ``(reference, data,
-        reference_weight)``.
+        split into toy data and toy reference, and the observed fit gives up N_D reference rows to be like them; needs
+        N_R >= 2 N_D. "bootstrap": both redrawn from the reference with replacement; for weighted or small references;
+        valid but blunt at narrow widths. A callable ``draw(rng)`` returns ``(reference, data)`` or ``(reference,
+        data, reference_weight)``.
     n_toys : int, default=500
         Number of toys; the smallest possible p-value is 1 / (n_toys + 1).
     aggregation : {"min-mean", "min", "product", "mean"}, default="min-mean"
@@ -117,13 +116,13 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     Attributes
     ----------
     statistics_ : ndarray of shape (n_scales,)
-        t at each recorded width, then, with ``start="score"``, the largest squared score of a single kernel there. All of it
-        is calibrated and aggregated. No entry is negative.
+        t at each recorded width, then, with ``start="score"``, the largest squared score of a single kernel there. All
+        of it is calibrated and aggregated. No entry is negative.
     scales_ : dict of str to ndarray of shape (n_scales,)
         ``kind`` ("t" or "score") and ``width`` of each entry.
     width_ : float
         The recorded width that ``score_samples``, ``transform`` and ``kernel_table`` describe: the one with the
-        largest t - 2 M log(number of distinct places at that width). It needs no toys, and calibrating never changes it.
+        largest t - 2 M log(number of distinct places at that width). It needs no toys; calibrating never changes it.
     amplitudes_, centers_ : ndarray of shape (n_kernels,), (n_kernels, n_features)
         Kernels at ``width_``.
     path_widths_, path_amplitudes_, path_centers_ : ndarray of shape (n_widths, ...)
@@ -158,7 +157,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     References
     ----------
     .. [1] "SparKer", arXiv:2511.03095.
-    .. [2] B. Phipson and G. Smyth, "Permutation p-values should never be zero", Stat. Appl. Genet. Mol. Biol. 9 (2010) 39.
+    .. [2] B. Phipson and G. Smyth, "Permutation p-values should never be zero", Stat. Appl. Genet. Mol. Biol. 9
+       (2010) 39.
 
     Examples
     --------
@@ -185,7 +185,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         "competition": ["boolean"],
         "solver": [StrOptions({"newton", "adam"})],
         "start": [StrOptions({"score", "random"})],
-        "n_candidates": [Interval(Integral, 2, None, closed="left"), None],
+        "n_candidates": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -205,7 +205,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         competition: bool = True,
         solver: str = "newton",
         start: str = "score",
-        n_candidates: int | None = None,
+        n_candidates: int = 300,
         max_iter: int = 10,
         tol: float = 1e-3,
         alpha: float = 0.1,
@@ -265,7 +265,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         if not self.converged_:
             narrow = path.widths[~path.converged]
             warnings.warn(
-                f"The amplitudes did not converge at the widths {narrow}. Raise alpha, or lower max_amplitude or n_kernels.",
+                f"The amplitudes did not converge at the widths {narrow}. Raise alpha or max_iter, or lower n_kernels.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -293,7 +293,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=FLOATS, order="C", reset=False)
-        phi = Backend(self._fitted.statistic.backend).activations(X, self.centers_, self.width_, self.competition)
+        statistic = self._fitted.statistic
+        assert isinstance(statistic, SparKerStatistic)
+        phi = Backend(statistic.backend).activations(X, self.centers_, self.width_, statistic.competition)
         return phi * self.amplitudes_.astype(X.dtype)
 
     def score_samples(self, X: Any) -> Array:
@@ -324,7 +326,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         log_odds : ndarray of shape (n_samples,)
             Positive where a row is more likely data than reference, at the sizes of the samples.
         """
-        return self.score_samples(X) + np.log(self._fitted.observed.weights.unit)
+        expected = self._fitted.observed.weights.reference.sum(dtype=np.float64)
+        return self.score_samples(X) + np.log(expected / self._fitted.samples.reference_weight.sum())
 
     def predict_proba(self, X: Any) -> Array:
         """Probability of reference and of data.
@@ -394,7 +397,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         return table
 
     def _warm_up(self) -> None:
-        Backend(self._fitted.statistic.backend).warm_up(self._fitted.observed.pool.dtype)
+        statistic = self._fitted.statistic
+        assert isinstance(statistic, SparKerStatistic)
+        Backend(statistic.backend).warm_up(self._fitted.observed.pool.dtype)
 
 
 def two_sample_test(reference: Any, data: Any, *, sample_weight: Any = None, **params: Any) -> TwoSampleResult:

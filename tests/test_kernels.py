@@ -1,6 +1,7 @@
 """The kernel functions: derivatives, agreement of the twins, and what must hold for any rows and kernels."""
 
 import inspect
+import os
 import subprocess
 import sys
 
@@ -84,9 +85,7 @@ class TestDerivatives:
 
     def test_center_curvature_is_the_weighted_square_of_the_slope_of_f(self, twin, problem):
         def f(centers):
-            return twin.log_density_ratio(
-                problem.X, problem.amplitudes, centers, problem.width, problem.competition
-            )
+            return twin.log_density_ratio(problem.X, problem.amplitudes, centers, problem.width, problem.competition)
 
         slopes = differentiate(f, problem.centers, h=1e-3 * problem.width).reshape(*problem.centers.shape, -1)
         weight = problem.reference_weight * np.exp(f(problem.centers))
@@ -105,7 +104,7 @@ def test_definition_equals_the_formulas_term_by_term(draw_problem):
         assert_allclose(got.value, loss, rtol=1e-12)
         result = forward(_kernels, problem.change(competition=competition))
         assert_allclose(result["activations"], phi, rtol=1e-12)
-        assert_allclose(result["log_density_ratio"], f, rtol=1e-12)
+        assert_allclose(result["log_density_ratio"], f, rtol=1e-12, atol=1e-15)
     assert_allclose(result["responsibilities"], p, rtol=1e-12)
 
 
@@ -192,18 +191,18 @@ class TestTwins:
         finally:
             numba.set_num_threads(before)
 
-    def test_numba_accepts_read_only_arrays(self, draw_problem):
-        problem = draw_problem()
+    @BOTH_DTYPES
+    def test_numba_gives_the_same_bits_for_read_only_arrays(self, draw_problem, dtype):
+        # joblib hands large pools to workers read-only: n_jobs must not show in the numbers
+        problem = draw_problem(n=1000, dtype=dtype)
         want = _kernels_numba.value_and_gradient(*problem.arguments)
+        phi = _kernels_numba.activations(problem.X, problem.centers, problem.width, True)
         for array in (problem.X, problem.reference_weight, problem.data_weight, problem.amplitudes, problem.centers):
             array.flags.writeable = False
+        assert_array_equal(_kernels_numba.activations(problem.X, problem.centers, problem.width, True), phi)
         got = _kernels_numba.value_and_gradient(*problem.arguments)
         for name in want._fields:
             assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
-        assert_array_equal(
-            _kernels_numba.activations(problem.X, problem.centers, 1.0, True),
-            _kernels_numba.activations(problem.X.copy(), problem.centers.copy(), 1.0, True),
-        )
 
     def test_numba_is_right_without_the_compiler(self):
         script = f"""
@@ -223,7 +222,7 @@ for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-4)):
 """
         done = subprocess.run(
             [sys.executable, "-c", script],
-            env={**__import__("os").environ, "NUMBA_DISABLE_JIT": "1"},
+            env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
             capture_output=True,
             text=True,
             check=False,
@@ -275,7 +274,8 @@ class TestExtremes:
     def test_rows_beyond_reach_of_every_kernel_cost_nothing(self, twin, draw_problem):
         problem = draw_problem()
         far = problem.change(X=problem.X + 1e3)
-        assert twin.value_and_gradient(*far.arguments).value == 0
+        # the compiled exponential ends at e^-708 instead of 0
+        assert_allclose(twin.value_and_gradient(*far.arguments).value, 0, atol=1e-300)
 
     @BOTH_GATES
     def test_a_row_that_is_not_a_number_is_not_hidden(self, twin, draw_problem, competition):
@@ -347,8 +347,7 @@ class TestProperties:
             reference_weight=copies * problem.reference_weight, data_weight=copies * problem.data_weight
         )
         parts = {
-            name: np.repeat(getattr(problem, name), copies, axis=0)
-            for name in ("X", "reference_weight", "data_weight")
+            name: np.repeat(getattr(problem, name), copies, axis=0) for name in ("X", "reference_weight", "data_weight")
         }
         assert_unchanged(twin, weighted, problem.change(**parts))
 

@@ -1,0 +1,144 @@
+"""Seconds and memory of one fit, of a set of toys and of the import.
+
+Run on an idle machine: python benchmarks/cost.py [--repeats 7]. Every figure comes from fresh processes, after a warm-up
+that compiles; medians over the repeats. Writes benchmarks/tables/cost.csv. Memory is the peak of the anonymous resident
+memory (RssAnon, Linux) during a fit, over that after import and a warm-up fit, in MB beside the size of the pool.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from common import TABLES, Table
+
+CASES = {
+    "import sparker": "import_time",
+    "one fit, N_R 200 000, N_D 2000, d 1, 5 kernels, 1 thread": "lone_fit",
+    "100 toys, N_R 10 000, N_D 1000, d 16, 2 jobs": "toys",
+    "first fit of a process, warm cache": "first_fit",
+    "memory of a fit, N_R 200 000, N_D 2000, d 1": "memory_small",
+    "memory of a fit, N_R 200 000, N_D 2000, d 100": "memory_large",
+}
+
+
+def samples(n_reference: int, n_data: int, n_features: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return tuple(rng.exponential(size=(n, n_features)).astype(np.float32) for n in (n_reference, n_data))
+
+
+def import_time() -> float:
+    start = time.perf_counter()
+    import sparker  # noqa: F401
+
+    seconds = time.perf_counter() - start
+    if "matplotlib" in sys.modules:
+        raise RuntimeError("import sparker loaded matplotlib")
+    return seconds
+
+
+def first_fit() -> float:
+    from sparker import SparKerTest
+
+    reference, data = samples(1000, 200, 2)
+    start = time.perf_counter()
+    SparKerTest(random_state=0).fit(reference, data)
+    return time.perf_counter() - start
+
+
+def lone_fit() -> float:
+    from sparker import SparKerTest
+
+    reference, data = samples(200_000, 2000, 1)
+    SparKerTest(5, random_state=0).fit(reference[:1000], data)
+    start = time.perf_counter()
+    SparKerTest(5, random_state=0).fit(reference, data)
+    return time.perf_counter() - start
+
+
+def toys() -> float:
+    from sparker import SparKerTest
+
+    reference, data = samples(10_000, 1000, 16)
+    SparKerTest(n_toys=32, n_jobs=2, random_state=0).fit(reference[:1000], data[:100]).p_value()
+    test = SparKerTest(n_toys=100, n_jobs=2, random_state=0).fit(reference, data)
+    start = time.perf_counter()
+    test.p_value()
+    return time.perf_counter() - start
+
+
+def anonymous_mb() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return float(line.split()[1]) / 1024
+    raise RuntimeError("no RssAnon in /proc/self/status")
+
+
+def memory(n_features: int) -> tuple[float, float]:
+    """Peak over the level after a warm-up fit, and the size of the pool, in MB; the pool is made before the fit."""
+    from sparker import SparKerTest
+
+    reference, data = samples(1000, 200, n_features)
+    SparKerTest(random_state=0).fit(reference, data)
+    before = anonymous_mb()
+    reference, data = samples(200_000, 2000, n_features)
+    peak, done = [anonymous_mb()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            peak[0] = max(peak[0], anonymous_mb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    SparKerTest(random_state=0).fit(reference, data)
+    done.set()
+    watcher.join()
+    return peak[0] - before, (reference.nbytes + data.nbytes) / 2**20
+
+
+def memory_small() -> tuple[float, float]:
+    return memory(1)
+
+
+def memory_large() -> tuple[float, float]:
+    return memory(100)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--output", type=Path, default=TABLES / "cost.csv")
+    parser.add_argument("--one", choices=CASES.values(), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(globals()[args.one]())
+        return
+    args.output.unlink(missing_ok=True)
+    table = Table(args.output, ["case"])
+    for case, function in CASES.items():
+        command = [sys.executable, __file__, "--one", function]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        found = [
+            subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+            for _ in range(args.repeats)
+        ]
+        values = np.array([[float(v) for v in out.strip(" ()\n").split(",")] for out in found])
+        table.add(
+            {
+                "case": case,
+                "unit": "s" if values.shape[1] == 1 else "MB over the level before",
+                "median": round(float(np.median(values[:, 0])), 3),
+                "min": round(float(values[:, 0].min()), 3),
+                "max": round(float(values[:, 0].max()), 3),
+                "pool_mb": "" if values.shape[1] == 1 else round(float(values[0, 1]), 1),
+                "repeats": args.repeats,
+            }
+        )
+
+
+if __name__ == "__main__":
+    main()

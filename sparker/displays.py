@@ -1,0 +1,530 @@
+"""Pictures of a test, in the manner of scikit-learn's displays; matplotlib is imported only when something is drawn."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from sklearn.pipeline import Pipeline
+
+from sparker import _aggregation
+from sparker._results import TwoSampleResult
+
+__all__ = ["KernelsDisplay", "NullDistributionDisplay", "ScalesDisplay"]
+
+Array = npt.NDArray[Any]
+
+# Red and blue stay apart for colour-blind readers; where colour is not enough, a sign or a marker says the same.
+EXCESS, DEFICIT, NEUTRAL, DARK = "#b2182b", "#2166ac", "#c8c8c8", "#333333"
+KINDS = {
+    "t": {"label": "$t$ (all kernels)", "color": "#0072b2", "marker": "o", "linestyle": "-"},
+    "score": {"label": "score (best single kernel)", "color": "#d55e00", "marker": "s", "linestyle": "--"},
+}
+KERNEL_LABEL = "kernel, with its excess of rows"
+
+
+class _ResultDisplay:
+    """A display that a result alone can fill."""
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Plot a fitted test; simulates its toys on first use.
+
+        Parameters
+        ----------
+        estimator : SparKerTest or Pipeline
+            Fitted test, or a Pipeline that ends in one.
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        display : object
+            The display, drawn.
+        """
+        test = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+        return cls.from_result(test.result(), ax=ax, **kwargs)
+
+    @classmethod
+    def from_result(cls, result: TwoSampleResult, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Plot a result.
+
+        Parameters
+        ----------
+        result : TwoSampleResult
+            Result of a test.
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        display : object
+            The display, drawn.
+        """
+        return cls._of(result).plot(ax, **kwargs)
+
+    @classmethod
+    @abstractmethod
+    def _of(cls, result: TwoSampleResult) -> Self:
+        """Return the display of a result, not yet drawn."""
+
+    @abstractmethod
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ScalesDisplay(_ResultDisplay):
+    """How significant the statistic is at each width, and at all widths together.
+
+    Parameters
+    ----------
+    widths, p_values : ndarray of shape (n_scales,)
+        Kernel width of each entry of the statistic, and the p-value of this entry alone.
+    kinds : ndarray of str of shape (n_scales,)
+        Kind of each entry, such as "t" and "score".
+    p_value : float
+        That of the test, which joins all entries.
+    n_toys : int
+        Number of toys, which sets the smallest p-value that can be seen.
+
+    Attributes
+    ----------
+    lines_ : dict of str to Line2D
+        The p-values of each kind.
+    p_value_line_, resolution_line_ : Line2D
+        The p-value of the test, and 1 / (n_toys + 1).
+    ax_ : Axes
+    figure_ : Figure
+
+    See Also
+    --------
+    NullDistributionDisplay : The toys behind the p-value of the test.
+    """
+
+    widths: Array
+    p_values: Array
+    kinds: Array
+    p_value: float
+    n_toys: int
+
+    @classmethod
+    def _of(cls, result: TwoSampleResult) -> Self:
+        scales = result.scales
+        return cls(
+            widths=scales["width"],
+            p_values=scales["pvalue"],
+            kinds=scales["kind"],
+            p_value=result.pvalue,
+            n_toys=result.n_toys,
+        )
+
+    def plot(self, ax: Any = None, *, width_unit: str = "units of X", **kwargs: Any) -> Self:
+        """Draw p-values over widths, both on logarithmic axes.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+        width_unit : str, default="units of X"
+            What widths are measured in, for the label of the axis.
+        **kwargs
+            For ``Axes.plot``.
+
+        Returns
+        -------
+        self : ScalesDisplay
+            The display, drawn.
+        """
+        self.ax_, self.figure_ = _axes(ax)
+        ax = self.ax_
+        resolution = 1 / (self.n_toys + 1)
+        self.p_value_line_ = ax.axhline(
+            self.p_value, color=DARK, linewidth=1.5, label=f"whole test: $p$ = {self.p_value:.2g}", zorder=1
+        )
+        self.resolution_line_ = ax.axhline(
+            resolution,
+            color="#888888",
+            linestyle=":",
+            linewidth=1.5,
+            label=f"smallest $p$ of {self.n_toys} toys",
+            zorder=1,
+        )
+        self.lines_ = {}
+        for kind in dict.fromkeys(np.asarray(self.kinds).tolist()):
+            rows = np.flatnonzero(np.asarray(self.kinds) == kind)
+            rows = rows[np.argsort(self.widths[rows])]
+            style = {"markersize": 5, "linewidth": 1.2, **KINDS.get(kind, {"label": kind, "marker": "^"}), **kwargs}
+            self.lines_[kind] = ax.plot(self.widths[rows], self.p_values[rows], **style)[0]
+        ax.set(xscale="log", yscale="log", ylim=(resolution / 1.6, 1.4))
+        ax.set_xlabel(f"kernel width $\\sigma$ ({width_unit})")
+        ax.set_ylabel("$p$-value at this width alone")
+        _legend_above(ax)
+        return self
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class NullDistributionDisplay(_ResultDisplay):
+    """The statistic of the toys, all scales joined, and where the observed one falls.
+
+    Parameters
+    ----------
+    null : ndarray of shape (n_toys,)
+        Aggregate over scales of each toy.
+    observed : float
+        That of the observed samples.
+    p_value, z_score : float
+        What it means.
+    at_resolution : bool, default=False
+        Whether no toy reaches it, which makes p an upper and Z a lower bound.
+
+    Attributes
+    ----------
+    counts_, edges_ : ndarray of shape (n_bins,), (n_bins + 1,)
+        The histogram of the toys.
+    bars_ : BarContainer
+        Its artists.
+    line_ : Line2D
+        The observed aggregate.
+    text_ : Text
+        p and Z.
+    ax_ : Axes
+    figure_ : Figure
+
+    See Also
+    --------
+    ScalesDisplay : The p-value at each width.
+    """
+
+    null: Array
+    observed: float
+    p_value: float
+    z_score: float
+    at_resolution: bool = False
+
+    @classmethod
+    def _of(cls, result: TwoSampleResult) -> Self:
+        toys = result.null_distribution.values
+        observed, null = _aggregation.aggregate(toys, result.scales["statistic"], result.aggregation)
+        return cls(
+            null=null,
+            observed=observed,
+            p_value=result.pvalue,
+            z_score=result.zscore,
+            at_resolution=result.at_resolution,
+        )
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw the histogram of the toys and mark the observed value.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+        **kwargs
+            For ``Axes.hist``.
+
+        Returns
+        -------
+        self : NullDistributionDisplay
+            The display, drawn.
+        """
+        self.ax_, self.figure_ = _axes(ax)
+        ax = self.ax_
+        style = {"bins": 25, "color": NEUTRAL, "edgecolor": "white", "linewidth": 0.5, **kwargs}
+        self.counts_, self.edges_, self.bars_ = ax.hist(
+            self.null, label=f"{len(self.null)} toys under the null", **style
+        )
+        self.line_ = ax.axvline(self.observed, color=EXCESS, linewidth=2, label="observed")
+        p_is, z_is = ("\\leq", ">") if self.at_resolution else ("=", "=")
+        legend = _legend_above(ax)
+        legend.set_title(f"$p {p_is} {self.p_value:.2g}$,  $Z {z_is} {self.z_score:.2f}$")
+        self.text_ = legend.get_title()
+        ax.set_xlabel("test statistic, all widths joined")
+        ax.set_ylabel("toys per bin")
+        ax.yaxis.get_major_locator().set_params(integer=True)
+        return self
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class KernelsDisplay:
+    """Where data and reference differ: the kernels over the samples, along one feature or two.
+
+    Parameters
+    ----------
+    reference, data : ndarray of shape (n_reference, n_shown), (n_data, n_shown)
+        Rows of the samples in the one or two features that are shown.
+    reference_weight : ndarray of shape (n_reference,)
+        Weights of the reference rows; they add up to the expected count.
+    log_ratio_reference, log_ratio_data : ndarray of shape (n_reference,), (n_data,)
+        Fitted log density ratio f of the rows.
+    centers, radii : ndarray of shape (n_kernels, n_shown)
+        Centre of each kernel, and the distance sigma sqrt(2) from it, where a kernel has fallen to 1/e.
+    excess : ndarray of shape (n_kernels,)
+        Expected excess (or deficit, negative) of data rows of each kernel.
+    feature_names : sequence of str of length n_shown
+        Labels of the axes.
+
+    Attributes
+    ----------
+    kernels_ : list of Patch
+        A span along one feature, an ellipse along two, for each kernel.
+    labels_ : list of Text
+        The expected excess of each kernel.
+    edges_ : ndarray of shape (n_bins + 1,)
+        One feature: the bins of all histograms.
+    reference_, fit_ : StepPatch
+        One feature: the reference scaled to the expected count, and the same times exp(f).
+    data_ : ErrorbarContainer
+        One feature: counts of the data, with 68 % Poisson intervals.
+    points_ : PathCollection
+        Two features: the data, coloured by f.
+    colorbar_ : Colorbar
+        Two features.
+    ax_ : Axes
+    figure_ : Figure
+
+    See Also
+    --------
+    ScalesDisplay : The p-value at each width.
+    """
+
+    reference: Array
+    data: Array
+    reference_weight: Array
+    log_ratio_reference: Array
+    log_ratio_data: Array
+    centers: Array
+    radii: Array
+    excess: Array
+    feature_names: Sequence[str]
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        reference: Any,
+        data: Any,
+        *,
+        features: Sequence[int] | None = None,
+        feature_names: Sequence[str] | None = None,
+        sample_weight: Any = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Plot the kernels of a fitted test; needs no toys.
+
+        Parameters
+        ----------
+        estimator : SparKerTest or Pipeline
+            Fitted test, or a Pipeline that ends in one, after linear steps that have an ``inverse_transform``.
+        reference, data : array-like of shape (n_reference, n_features), (n_data, n_features)
+            The samples of the fit, before any step of the Pipeline.
+        features : sequence of one or two ints, default=None
+            Columns to show. None: the only one, or the two in which the strongest kernel is furthest from the mean
+            of the reference, in standard deviations.
+        feature_names : sequence of str of length n_features, default=None
+            Labels; None takes the names of the columns in the fit.
+        sample_weight : array-like of shape (n_reference,), default=None
+            Weights of the reference in the fit.
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        display : KernelsDisplay
+            The display, drawn.
+        """
+        test = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+        kernels = test.kernel_table()
+        centers, reach = _in_input_units(estimator, np.array([k.center for k in kernels]), np.sqrt(2) * test.width_)
+        X, D = np.asarray(reference), np.asarray(data)
+        weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        if feature_names is None:
+            feature_names = getattr(estimator, "feature_names_in_", [f"feature {j}" for j in range(X.shape[1])])
+        if features is None:
+            features = _telling_features(X, centers[0])
+        if len(features) not in (1, 2):
+            raise ValueError(f"features is {list(features)}: one or two columns can be shown.")
+        shown = list(features)
+        display = cls(
+            reference=X[:, shown],
+            data=D[:, shown],
+            reference_weight=weight * ((test.expected_count or len(D)) / weight.sum()),
+            log_ratio_reference=estimator.score_samples(reference),
+            log_ratio_data=estimator.score_samples(data),
+            centers=centers[:, shown],
+            radii=np.tile(reach[shown], (len(centers), 1)),
+            excess=np.array([k.expected_excess for k in kernels]),
+            feature_names=[str(feature_names[j]) for j in shown],
+        )
+        return display.plot(ax, **kwargs)
+
+    def plot(self, ax: Any = None, *, n_bins: int = 50, **kwargs: Any) -> Self:
+        """Draw histograms along one feature, or the rows of the data along two.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+        n_bins : int, default=50
+            Bins along one feature. They leave out the outermost 0.1 % of rows, but never a kernel.
+        **kwargs
+            For ``Axes.errorbar`` (one feature) or ``Axes.scatter`` (two).
+
+        Returns
+        -------
+        self : KernelsDisplay
+            The display, drawn.
+        """
+        self.ax_, self.figure_ = _axes(ax)
+        ax = self.ax_
+        if self.data.shape[1] == 1:
+            self._plot_histograms(n_bins, kwargs)
+            ax.set_ylabel("rows per bin")
+        else:
+            self._plot_rows(kwargs)
+            ax.set_ylabel(self.feature_names[1])
+        ax.set_xlabel(self.feature_names[0])
+        return self
+
+    def _plot_histograms(self, n_bins: int, style: dict[str, Any]) -> None:
+        ax, x, weight = self.ax_, self.reference[:, 0], self.reference_weight
+        self.edges_ = edges = np.linspace(*self._range(), n_bins + 1)
+        expected, fitted = (
+            np.histogram(x, edges, weights=w)[0] for w in (weight, weight * np.exp(self.log_ratio_reference))
+        )
+        counts = np.histogram(self.data[:, 0], edges)[0]
+        self.reference_ = ax.stairs(expected, edges, fill=True, color=NEUTRAL, label="reference, scaled")
+        self.fit_ = ax.stairs(fitted, edges, color="#0072b2", linewidth=1.5, label="reference $\\times\\,e^f$")
+        seen = (counts > 0) | (expected > 1)
+        low = np.nan_to_num(stats.gamma.ppf(0.16, counts[seen]))  # no lower end where nothing was counted
+        spread = [counts[seen] - low, stats.gamma.ppf(0.84, counts[seen] + 1) - counts[seen]]
+        style = {"fmt": "o", "markersize": 3, "linewidth": 1, "color": "black", "label": "data", **style}
+        self.data_ = ax.errorbar(((edges[1:] + edges[:-1]) / 2)[seen], counts[seen], yerr=spread, zorder=3, **style)
+        top = max(counts.max(), expected.max(), 1)
+        if top > 100:
+            ax.set(yscale="log", ylim=(0.5, 0.5 * (2 * top) ** 1.35))
+        else:
+            ax.set_ylim(0, 1.35 * top)
+        self._mark_spans()
+        self.kernels_[0].set_label(KERNEL_LABEL)
+        _legend_above(ax)
+
+    def _mark_spans(self) -> None:
+        """One bar for each kernel in the upper quarter, which the histograms leave free."""
+        self.kernels_, self.labels_ = [], []
+        heights = 0.96 - 0.2 / max(len(self.excess), 4) * np.arange(len(self.excess))
+        for (center,), (radius,), excess, height in zip(self.centers, self.radii, self.excess, heights, strict=True):
+            style = {"color": _sign_color(excess), "transform": self.ax_.get_xaxis_transform()}
+            span = [center - radius, center, center + radius]
+            self.kernels_ += self.ax_.plot(span, [height] * 3, "-|", linewidth=2, scalex=False, scaley=False, **style)
+            # On the side where there is more room.
+            end, side = (span[2], "left") if center < self.edges_.mean() else (span[0], "right")
+            style |= {"ha": side, "va": "center", "fontsize": "small", "clip_on": True}
+            self.labels_.append(self.ax_.text(end, height, f" {_excess_label(excess)} ", **style))
+
+    def _range(self) -> tuple[float, float]:
+        """All but the outermost rows, and all kernels, as far as there are rows."""
+        x = np.concatenate([self.reference[:, 0], self.data[:, 0]])
+        low, high = np.quantile(x, [0.001, 0.999])
+        low = max(x.min(), min(low, (self.centers - 1.5 * self.radii).min()))
+        high = min(x.max(), max(high, (self.centers + 1.5 * self.radii).max()))
+        return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+    def _plot_rows(self, style: dict[str, Any]) -> None:
+        from matplotlib.colors import LinearSegmentedColormap
+        from matplotlib.patches import Ellipse
+        from matplotlib.patheffects import withStroke
+
+        ax, f = self.ax_, self.log_ratio_data
+        order = np.argsort(np.abs(f))  # the telling rows last, on top
+        largest = max(float(np.abs(f).max()), 1e-3)
+        style = {
+            "s": 6,
+            "cmap": LinearSegmentedColormap.from_list("deficit_excess", [DEFICIT, NEUTRAL, EXCESS]),
+            "vmin": -largest,
+            "vmax": largest,
+            "linewidths": 0,
+            "rasterized": True,
+            **style,
+        }
+        self.points_ = ax.scatter(*self.data[order].T, c=f[order], **style)
+        self.colorbar_ = self.figure_.colorbar(self.points_, ax=ax, label="$f$: log of data over reference density")
+        self.kernels_, self.labels_ = [], []
+        ax.plot([], [], "o", color=DARK, markerfacecolor="none", markersize=8, label=KERNEL_LABEL)
+        _legend_above(ax)
+        halo = [withStroke(linewidth=2.5, foreground="white")]
+        for i, (center, radius, excess) in enumerate(zip(self.centers, self.radii, self.excess, strict=True)):
+            color = _sign_color(excess)
+            self.kernels_.append(
+                ax.add_patch(Ellipse(center, *(2 * radius), fill=False, edgecolor=color, linewidth=1.5))
+            )
+            others = np.delete(self.centers, i, axis=0)
+            # Away from the nearest kernel, so that labels of neighbours do not overlap.
+            nearest = others[np.argmin(np.sum(((others - center) / radius) ** 2, axis=1))] if len(others) else center
+            side = 1 if center[1] >= nearest[1] else -1
+            label = ax.annotate(
+                _excess_label(excess),
+                center + [0, side * radius[1]],
+                (0, 2 * side),
+                textcoords="offset points",
+                ha="center",
+            )
+            label.set(color=color, path_effects=halo, va="bottom" if side > 0 else "top", fontsize="small")
+            self.labels_.append(label)
+
+
+def _legend_above(ax: Any) -> Any:
+    """Legend over the axes, where it hides nothing."""
+    return ax.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+
+def _sign_color(excess: float) -> str:
+    return (DARK, EXCESS, DEFICIT)[int(np.sign(excess))]
+
+
+def _excess_label(excess: float) -> str:
+    text = f"{excess:+.0f}" if abs(excess) >= 1 else f"{excess:+.1g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _axes(ax: Any) -> tuple[Any, Any]:
+    """Axes to draw on, and their figure."""
+    if ax is None:
+        _, ax = _matplotlib().pyplot.subplots(layout="constrained")
+    return ax, ax.figure
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib.pyplot
+    except ImportError as error:
+        raise ImportError("Drawing needs matplotlib: pip install 'sparker[plot]'") from error
+    return matplotlib
+
+
+def _in_input_units(estimator: Any, centers: Array, radius: float) -> tuple[Array, Array]:
+    """Centres before the steps of a Pipeline, and how far a sphere around them reaches along each column there."""
+    if not isinstance(estimator, Pipeline) or len(estimator) == 1:
+        return centers, np.full(centers.shape[1], radius)
+    back = estimator[:-1].inverse_transform
+    zero = np.zeros((1, centers.shape[1]))
+    axes = back(radius * np.eye(len(zero[0]))) - back(zero)  # a linear map takes the sphere to an ellipsoid
+    return back(centers), np.linalg.norm(axes, axis=0)
+
+
+def _telling_features(reference: Array, center: Array) -> list[int]:
+    """At most two columns in which a centre is furthest from the mean of the reference, in standard deviations."""
+    deviation = reference.std(axis=0)
+    away = np.abs(center - reference.mean(axis=0)) / np.where(deviation > 0, deviation, np.inf)
+    return sorted(np.argsort(-away, kind="stable")[:2].tolist())

@@ -1,0 +1,472 @@
+"""Toys to a null distribution to a p-value: the same bits everywhere, and every toy counted."""
+
+import logging
+import warnings
+
+import numba
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+from sklearn.base import clone
+
+import sparker._backends
+from sparker import SparKerTest, two_sample_test
+from sparker._aggregation import aggregate
+from sparker._calibration import BATCH, MAX_FAILED, ToyFailure, generator, simulate
+from sparker._pool import Pool
+from sparker._toys import PermutationToys
+
+
+class Mean:
+    """Statistic of one entry: difference of the means of the first feature. Fails on the toys it is told to fail on."""
+
+    def __init__(self, failing=()):
+        self.failing = set(failing)
+
+    def learn(self, pool, rng):
+        return None
+
+    def share(self, pool, toys, plan):
+        return list(range(len(toys)))
+
+    def evaluate(self, pool, weights, plan, rng, shared):
+        if rng.bit_generator.seed_seq.spawn_key[0] in self.failing:
+            raise ValueError("no luck")
+        x = pool.rows(np.arange(pool.n_rows))[:, 0]
+        return np.array([np.average(x, weights=weights.data) - np.average(x, weights=weights.reference)]), True
+
+
+def fit(samples, quick, **changes):
+    return SparKerTest(**(quick | changes)).fit(*samples)
+
+
+def count_p_value(null, observed):
+    return (1 + np.sum(null >= observed)) / (1 + len(null))
+
+
+@pytest.fixture
+def toys(samples):
+    return PermutationToys(Pool(samples), 40, None)
+
+
+class TestSimulate:
+    def test_each_toy_is_a_function_of_the_seed_and_its_number(self, toys):
+        null = simulate(Mean(), toys, None, 5, 2 * BATCH + 3, 1, 0)
+        assert null.values.shape == (2 * BATCH + 3, 1)
+        for i in (0, BATCH, 2 * BATCH + 2):
+            _, weights = toys.draw(generator(5, i))
+            want, _ = Mean().evaluate(toys.pool, weights, None, generator(5, 0), None)
+            assert_array_equal(null.values[i], want)
+
+    def test_streams_are_those_of_seed_sequence(self):
+        want = np.random.default_rng(np.random.SeedSequence(7, spawn_key=(3,))).random(4)
+        assert_array_equal(generator(7, 3).random(4), want)
+
+    def test_failed_toys_are_infinite_and_logged(self, toys, caplog):
+        n = BATCH * 4
+        with caplog.at_level(logging.WARNING, logger="sparker"):
+            null = simulate(Mean(failing=[3, BATCH]), toys, None, 5, n, 1, 0)
+        assert np.flatnonzero(null.failed).tolist() == [3, BATCH]
+        assert_array_equal(null.values[null.failed], np.inf)
+        assert np.all(np.isfinite(null.values[~null.failed]))
+        assert [record.getMessage() for record in caplog.records if "toy 3: no luck" in record.getMessage()]
+        others = simulate(Mean(), toys, None, 5, n, 1, 0).values
+        assert_array_equal(null.values[~null.failed], others[~null.failed])
+
+    def test_more_than_one_toy_in_twenty_may_not_fail(self, toys):
+        simulate(Mean(failing=range(2)), toys, None, 5, 40, 1, 0)
+        assert MAX_FAILED == 0.05
+        with pytest.raises(ToyFailure, match=r"3 of 40 toys failed.*5%.*seed 5.*toy 0: no luck"):
+            simulate(Mean(failing=range(3)), toys, None, 5, 40, 1, 0)
+
+    def test_progress_counts_completed_toys(self, toys, capsys):
+        simulate(Mean(), toys, None, 5, BATCH + 1, 1, 1)
+        assert f"{BATCH + 1}/{BATCH + 1}" in capsys.readouterr().err
+
+
+class TestSameNumbers:
+    """Bit for bit."""
+
+    @pytest.mark.parametrize("start", ["score", "random"])
+    @pytest.mark.parametrize("backend", ["numba", "matmul"])
+    def test_for_any_number_of_jobs(self, samples, quick, start, backend):
+        one, two = (
+            fit(samples, quick, n_jobs=n_jobs, start=start, backend=backend, n_toys=2 * BATCH + 5) for n_jobs in (1, 2)
+        )
+        assert_array_equal(one.null_distribution_.values, two.null_distribution_.values)
+        assert one.p_value() == two.p_value()
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_for_any_number_of_jobs_on_a_pool_that_workers_map_from_disk(self, rng, quick, dtype):
+        n = 1_100_000 // np.dtype(dtype).itemsize  # bytes above the max_nbytes of joblib
+        samples = rng.normal(size=(n, 1)).astype(dtype), rng.normal(size=(100, 1)).astype(dtype)
+        one, two = (fit(samples, quick, n_jobs=n_jobs, n_widths=2, n_toys=BATCH + 2) for n_jobs in (1, 2))
+        assert_array_equal(one.null_distribution_.values, two.null_distribution_.values)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_for_any_number_of_threads_in_the_lone_fit(self, rng, quick, dtype, monkeypatch):
+        samples = rng.normal(size=(9000, 2)).astype(dtype), rng.normal(0.1, 1, size=(4500, 2)).astype(dtype)
+        serial = fit(samples, quick)
+        monkeypatch.setattr(sparker._backends, "PARALLEL_WORK", 0)
+        before = numba.get_num_threads()
+        try:
+            for threads in range(1, min(2, numba.config.NUMBA_NUM_THREADS) + 1):
+                numba.set_num_threads(threads)
+                threaded = fit(samples, quick, n_jobs=2)
+                assert_array_equal(threaded.statistics_, serial.statistics_)
+                assert_array_equal(threaded.path_centers_, serial.path_centers_)
+                assert_array_equal(threaded.path_amplitudes_, serial.path_amplitudes_)
+        finally:
+            numba.set_num_threads(before)
+
+    @pytest.mark.parametrize("calibration", ["permutation", "split", "bootstrap"])
+    @pytest.mark.filterwarnings("ignore:calibration=.bootstrap")
+    def test_for_the_first_toys_of_a_longer_run(self, samples, quick, calibration):
+        few, many = (fit(samples, quick, n_toys=n, calibration=calibration) for n in (100, 200))
+        assert_array_equal(few.null_distribution_.values, many.null_distribution_.values[:100])
+
+    @pytest.mark.parametrize("n", [1, 7, BATCH + 1])
+    def test_for_a_number_of_toys_that_fills_no_batch(self, samples, quick, n):
+        few, many = (fit(samples, quick, n_toys=k) for k in (n, 2 * BATCH))
+        assert_array_equal(few.null_distribution_.values, many.null_distribution_.values[:n])
+
+    def test_for_the_same_seed_and_other_numbers_for_another(self, samples, quick):
+        nulls = [fit(samples, quick, random_state=seed).null_distribution_.values for seed in (3, 3, 4)]
+        assert_array_equal(nulls[0], nulls[1])
+        assert np.any(nulls[0] != nulls[2])
+
+    def test_when_the_same_estimator_is_fitted_twice(self, samples, quick):
+        test = fit(samples, quick)
+        first = test.statistics_, test.null_distribution_.values
+        test.fit(*samples)
+        assert_array_equal(test.statistics_, first[0])
+        assert_array_equal(test.null_distribution_.values, first[1])
+
+
+class TestRandomState:
+    @pytest.mark.parametrize("make", [np.random.default_rng, np.random.RandomState])
+    def test_a_live_generator_gives_one_integer_and_is_not_kept(self, samples, quick, make):
+        tests = [fit(samples, quick, random_state=make(5)) for _ in range(2)]
+        assert isinstance(tests[0].seed_, int)
+        assert tests[0].seed_ == tests[1].seed_
+        assert_array_equal(tests[0].statistics_, tests[1].statistics_)
+        kept = {name: value for name, value in vars(tests[0]).items() if name != "random_state"}
+        live = (np.random.Generator, np.random.RandomState)
+        assert not any(isinstance(value, live) for value in [*kept.values(), *vars(tests[0]._fitted).values()])
+
+    def test_a_live_generator_moves_on_but_toys_do_not(self, samples, quick):
+        rng = np.random.default_rng(5)
+        test = fit(samples, quick, random_state=rng)
+        seed, null = test.seed_, test.null_distribution_.values
+        rng.random(10)
+        assert_array_equal(fit(samples, quick, random_state=np.random.default_rng(5)).null_distribution_.values, null)
+        assert test.fit(*samples).seed_ != seed
+
+    def test_none_is_another_seed_each_time(self, samples, quick):
+        assert fit(samples, quick, random_state=None).seed_ != fit(samples, quick, random_state=None).seed_
+
+
+class TestPValue:
+    def test_counts_toys_that_reach_the_observed_aggregate(self, samples, quick):
+        for aggregation in ("min-mean", "min", "product", "mean"):
+            test = fit(samples, quick, aggregation=aggregation, n_toys=39)
+            result = test.result()
+            rows = np.concatenate([test.statistics_[None], test.null_distribution_.values])
+            log_p = np.log((rows[None] * (1 + 1e-12) >= rows[:, None]).mean(axis=1))
+            aggregates = {
+                "min-mean": -0.5 * log_p.min(axis=1) - 0.5 * log_p.mean(axis=1),
+                "min": -log_p.min(axis=1),
+                "product": -log_p.sum(axis=1),
+                "mean": -np.log(np.exp(log_p).mean(axis=1)),
+            }[aggregation]
+            assert_allclose(test.test_statistic(), aggregates[0], rtol=1e-12)
+            assert_allclose(test.p_value(), count_p_value(aggregates[1:] * (1 + 1e-9), aggregates[0]), rtol=1e-12)
+            assert (result.pvalue, result.statistic) == (test.p_value(), test.test_statistic())
+            assert result.aggregation == aggregation
+
+    def test_result_holds_the_table_of_scales(self, samples, quick):
+        test = fit(samples, quick, n_toys=39)
+        result, null = test.result(), test.null_distribution_.values
+        assert result.scales["kind"].tolist() == ["t"] * 3 + ["score"] * 3
+        assert_array_equal(result.scales["width"], np.tile(test.path_widths_, 2))
+        assert_array_equal(result.scales["statistic"], test.statistics_)
+        want = [count_p_value(null[:, k] * (1 + 1e-9), test.statistics_[k]) for k in range(6)]
+        assert_allclose(result.scales["pvalue"], want, rtol=1e-12)
+
+    def test_result_is_consistent(self, samples, quick):
+        test = fit(samples, quick, n_toys=39)
+        result = test.result()
+        assert_allclose(result.zscore, stats.norm.isf(result.pvalue), rtol=1e-12)
+        n_exceed = round(result.pvalue * 40) - 1
+        assert result.at_resolution == (n_exceed == 0)
+        want = stats.binomtest(n_exceed, 39).proportion_ci(0.95, method="exact")
+        assert_allclose(result.interval, (want.low, want.high), rtol=1e-12)
+        assert (result.n_toys, result.n_failed, result.n_reference, result.n_data) == (39, 0, 120, 40)
+        assert (result.n_features, result.expected_count, result.seed) == (2, None, test.seed_)
+        assert result.calibration == "permutation"
+        assert result.null_distribution is test.null_distribution_
+
+    def test_failed_toys_count_against_the_observed(self, samples, quick, monkeypatch):
+        test = fit(samples, quick, n_toys=39)
+        evaluate = type(test._fitted.statistic).evaluate
+        monkeypatch.setattr(SparKerTest, "_warm_up", lambda self: None)
+
+        def fail_once(self, pool, weights, plan, rng, shared):
+            if rng.bit_generator.seed_seq.spawn_key == (11,):
+                raise ValueError("no luck")
+            return evaluate(self, pool, weights, plan, rng, shared)
+
+        monkeypatch.setattr(type(test._fitted.statistic), "evaluate", fail_once)
+        test.statistics_ = np.full(6, 1e9)
+        result = test.result()
+        assert result.n_failed == 1
+        assert_allclose(result.pvalue, 2 / 40, rtol=1e-12)
+        assert_allclose(result.scales["pvalue"], 2 / 40, rtol=1e-12)
+
+    def test_is_one_where_all_rows_are_equal(self, quick):
+        for start in ("random", "score"):
+            test = SparKerTest(**(quick | {"start": start})).fit(np.ones((50, 2)), np.ones((20, 2)))
+            assert_array_equal(test.statistics_[:3], 0)
+            assert test.p_value() == 1, start
+
+    def test_planted_clump_is_at_the_resolution_limit(self, samples, quick):
+        result = fit(samples, quick).result()
+        assert result.pvalue == 1 / 20
+        assert result.at_resolution
+        assert "Z > " in str(result)
+
+    def test_one_call_gives_the_same(self, samples, quick):
+        got, want = two_sample_test(*samples, **quick), fit(samples, quick).result()
+        assert got.to_dict() == want.to_dict()
+        weight = np.repeat([1.0, 2.0], 60)
+        got = two_sample_test(*samples, sample_weight=weight, calibration=self.draw_pair, **quick)
+        test = SparKerTest(calibration=self.draw_pair, **quick).fit(*samples, sample_weight=weight)
+        assert got.to_dict() == test.result().to_dict()
+
+    @staticmethod
+    def draw_pair(rng):
+        return rng.normal(size=(60, 2)), rng.normal(size=(20, 2)), rng.uniform(1, 2, 60)
+
+
+class TestWhenToysAreDrawn:
+    def test_fit_draws_none_and_results_are_kept(self, samples, quick, monkeypatch):
+        calls = []
+        monkeypatch.setattr(
+            sparker._calibration, "simulate", lambda *args, _run=simulate: calls.append(1) or _run(*args)
+        )
+        test = fit(samples, quick)
+        assert not calls
+        for _ in range(2):
+            test.p_value(), test.test_statistic(), test.result()
+        assert len(calls) == 1
+        test.fit(*samples).p_value()
+        assert len(calls) == 2
+
+    def test_calibrating_does_not_change_the_model(self, samples, quick):
+        test = fit(samples, quick)
+        before = test.statistics_.copy(), test.width_, test.centers_.copy(), test.transform(samples[1])
+        test.p_value()
+        for got, want in zip(
+            (test.statistics_, test.width_, test.centers_, test.transform(samples[1])), before, strict=True
+        ):
+            assert_array_equal(got, want)
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_rows_changed_after_fit_are_an_error(self, samples, quick, which):
+        test = fit(samples, quick)
+        samples[which][3, 1] += 1
+        with pytest.raises(ValueError, match="changed in place after fit.*Fit again"):
+            test.p_value()
+        test.fit(*samples).p_value()
+
+    def test_parameters_changed_after_fit_change_nothing(self, samples, quick):
+        want = fit(samples, quick)
+        want.p_value()
+        test = fit(samples, quick)
+        test.set_params(
+            n_kernels=1, n_toys=5, n_widths=1, competition=False, aggregation="min", calibration="split", random_state=9
+        ).set_params(backend="numpy", expected_count=7.0, start="random", solver="adam")
+        assert test.result().to_dict() == want.result().to_dict()
+        assert_array_equal(test.null_distribution_.values, want.null_distribution_.values)
+        assert_array_equal(test.score_samples(samples[1]), want.score_samples(samples[1]))
+
+
+class TestModes:
+    def test_unequal_weights_are_refused_by_p_value_but_not_by_fit(self, samples, quick):
+        weight = np.repeat([1.0, 2.0], 60)
+        for calibration in ("permutation", "split"):
+            test = SparKerTest(calibration=calibration, **quick).fit(*samples, sample_weight=weight)
+            assert np.all(np.isfinite(test.statistics_))
+            with pytest.raises(ValueError, match=f'"{calibration}" needs reference rows of equal weight.*bootstrap'):
+                test.p_value()
+
+    def test_weighted_data_rows_are_refused_by_p_value_but_not_by_fit(self, samples, quick):
+        weight = np.repeat([1.0, 2.0], [120, 40])
+        test = SparKerTest(**quick).fit(np.concatenate(samples), np.repeat([0, 1], [120, 40]), sample_weight=weight)
+        with pytest.raises(ValueError, match="data rows of weight 1.*sample_weight"):
+            test.p_value()
+
+    def test_split_needs_twice_as_many_reference_rows(self, samples, quick):
+        with pytest.raises(ValueError, match="twice as many reference.*found 79 and 40"):
+            fit((samples[0][:79], samples[1]), quick, calibration="split")
+
+    @pytest.mark.parametrize("calibration", ["split", "bootstrap"])
+    @pytest.mark.filterwarnings("ignore:calibration=.bootstrap")
+    def test_toys_from_the_reference_do_not_know_the_data(self, samples, quick, calibration):
+        reference, data = samples
+        tests = [fit((reference, rows), quick, calibration=calibration) for rows in (data, data[::-1] + 0.3)]
+        assert_array_equal(tests[0].path_widths_, tests[1].path_widths_)
+        assert_array_equal(*(test.null_distribution_.values for test in tests))
+
+    def test_permutation_toys_do_not_know_the_labels(self, samples, quick, rng):
+        X = np.concatenate(samples)
+        y = np.repeat([0, 1], [120, 40])
+        nulls = [SparKerTest(**quick).fit(X, labels).null_distribution_.values for labels in (y, rng.permutation(y))]
+        # the pool lists reference rows first: sums come in another order
+        assert_allclose(nulls[0], nulls[1], rtol=1e-6, atol=1e-9)
+
+    def test_bootstrap_warns(self, samples, quick):
+        test = fit(samples, quick, calibration="bootstrap")
+        with pytest.warns(UserWarning, match="blunt at narrow widths"):
+            test.p_value()
+
+    def test_bootstrap_takes_a_weighted_reference(self, samples, quick):
+        test = SparKerTest(calibration="bootstrap", **quick).fit(*samples, sample_weight=np.repeat([1.0, 3.0], 60))
+        with pytest.warns(UserWarning, match="blunt"):
+            assert test.p_value() <= 1
+
+    def test_observed_fit_under_split_is_that_of_the_rows_it_keeps(self, samples, quick):
+        test = fit(samples, quick, calibration="split")
+        kept = test._fitted.observed.weights.reference[:120] > 0
+        assert kept.sum() == 80
+        parts = test.transform(samples[0][kept])
+        excess = 40 / 80 * np.sum(np.expm1(parts.sum(axis=1))) - test.score_samples(samples[1]).sum()
+        best = np.flatnonzero(test.path_widths_ == test.width_)[0]
+        assert_allclose(test.statistics_[best], max(0, -2 * excess), rtol=1e-9)
+
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_callable_draws_every_toy_from_its_own_generator(self, samples, quick, weighted):
+        seen = []
+
+        def draw(rng):
+            pair = rng.normal(size=(50, 2)), rng.normal(size=(20, 2))
+            seen.append(pair[0][0, 0])
+            return (*pair, np.full(50, 2.0)) if weighted else pair
+
+        test = fit(samples, quick, calibration=draw)
+        assert not seen
+        p_value, null = test.p_value(), test.null_distribution_
+        assert_array_equal(seen, [generator(test.seed_, i).normal() for i in range(19)])
+        assert 1 / 20 <= p_value <= 1
+        assert null.calibration == "callable"
+
+    def test_weight_common_to_all_rows_of_a_callable_toy_is_no_matter_for_t(self, samples, quick):
+        def draw(rng, weight=None):
+            pair = rng.normal(size=(50, 2)), rng.normal(size=(20, 2))
+            return pair if weight is None else (*pair, np.full(50, weight))
+
+        nulls = [
+            fit(samples, quick | {"start": "random", "width_init": 2.0, "width_final": 0.5}, calibration=c)
+            for c in (draw, lambda rng: draw(rng, 3.0))
+        ]
+        assert_allclose(*(test.null_distribution_.values for test in nulls), rtol=1e-6, atol=1e-6)
+
+    def test_callable_that_returns_other_columns_is_named(self, samples, quick):
+        test = fit(samples, quick, calibration=lambda rng: (np.zeros((5, 3)), np.zeros((5, 3))))
+        with pytest.raises(ValueError, match=r"reference rows of shape \(5, 3\).*\(n, 2\)"):
+            test.p_value()
+
+    def test_callable_with_equal_generators_gives_p_one(self, quick):
+        # every toy is the observed pair: all tie with it
+        rng = np.random.default_rng(1)
+        samples = rng.normal(size=(50, 2)), rng.normal(size=(20, 2))
+        fixed = {"start": "random", "n_kernels": 1, "width_init": 1.0, "width_final": 1.0, "n_widths": 1}
+        test = fit((samples[0], samples[1][:1]), quick | fixed, calibration=lambda rng: (samples[0], samples[1][:1]))
+        assert test.p_value() == 1
+
+    def test_expected_count_scales_the_reference_and_counts_toys(self, samples, quick):
+        test = fit(samples, quick, expected_count=60.0)
+        assert_allclose(test._fitted.observed.weights.reference.sum(), 60, rtol=1e-12)
+        result = test.result()
+        assert result.expected_count == 60
+        assert "approximate" in result.calibration
+
+    def test_expected_count_far_below_the_data_is_significant(self, samples, quick, rng):
+        null = rng.normal(size=(120, 2)), rng.normal(size=(40, 2))
+        shape_only, counted = (
+            fit(null, quick, expected_count=n, calibration=lambda rng: draw_poisson(rng)) for n in (None, 15.0)
+        )
+        assert counted.statistics_[0] > shape_only.statistics_[0] + 10
+        assert counted.p_value() == 1 / 20
+
+    def test_samples_are_not_changed(self, samples, quick):
+        before = [sample.copy() for sample in samples]
+        for calibration in ("permutation", "split"):
+            fit(samples, quick, calibration=calibration).p_value()
+        for sample, copy in zip(samples, before, strict=True):
+            assert_array_equal(sample, copy)
+
+    def test_clone_of_a_fitted_test_is_not_fitted(self, samples, quick):
+        test = fit(samples, quick)
+        test.p_value()
+        assert not hasattr(clone(test), "statistics_")
+
+
+def draw_poisson(rng):
+    """Null toys of the generator: a reference of 120 rows and Poisson(15) data rows."""
+    return rng.normal(size=(120, 2)), rng.normal(size=(max(1, rng.poisson(15)), 2))
+
+
+@pytest.mark.slow
+class TestUnderTheNull:
+    """Seeded: no count may leave the interval that holds 99.9 % of cases."""
+
+    def find_p_values(self, seed, draw, calibration, n_sets):
+        """p, p with ties counted for the observed, and p with ties broken at random, which is uniform."""
+        p_values = []
+        for i in range(n_sets):
+            rng = np.random.default_rng([seed, i])
+            test = SparKerTest(
+                n_kernels=2, n_widths=4, n_candidates=16, max_iter=3, n_toys=19, random_state=i, calibration=calibration
+            ).fit(*draw(rng))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "calibration=.bootstrap")
+                p = test.p_value()
+            observed, null = aggregate(test.null_distribution_.values, test.statistics_, test.aggregation)
+            strict = (1 + np.sum(null > observed * (1 + 1e-5))) / 20
+            p_values.append((p, strict, strict + rng.integers(round(20 * (p - strict)) + 1) / 20))
+        return np.array(p_values).T
+
+    @pytest.mark.parametrize(
+        ("calibration", "n_reference", "n_sets"),
+        [("permutation", 20, 200), ("permutation", 60, 200), ("split", 60, 200), ("generator", 60, 100)],
+    )
+    def test_p_values_are_uniform(self, seed, calibration, n_reference, n_sets):
+        def draw(rng):
+            return rng.exponential(size=(n_reference, 1)), rng.exponential(size=(20, 1))
+
+        calibration = draw if calibration == "generator" else calibration
+        p, strict, uniform = self.find_p_values(seed, draw, calibration, n_sets)
+        low, high = stats.binom.ppf([0.0005, 0.9995], n_sets, 0.05)
+        assert np.sum(p < 0.051) <= high
+        assert np.sum(strict < 0.051) >= low
+        quarters = np.bincount(np.ceil(4 * uniform - 1e-9).astype(int) - 1, minlength=4)
+        assert stats.chisquare(quarters).pvalue > 1e-3, quarters
+
+    def test_bootstrap_gives_no_more_false_alarms_than_promised(self, seed):
+        def draw(rng):
+            return rng.exponential(size=(60, 1)), rng.exponential(size=(20, 1))
+
+        p, _, _ = self.find_p_values(seed, draw, "bootstrap", 200)
+        assert np.sum(p < 0.051) <= stats.binom.ppf(0.9995, 200, 0.05)
+
+    def test_planted_clump_is_found(self, seed):
+        found = 0
+        for i in range(20):
+            rng = np.random.default_rng([seed, i])
+            reference = rng.normal(size=(300, 2))
+            data = np.concatenate([rng.normal(size=(90, 2)), rng.normal([1.5, 1.5], 0.1, size=(15, 2))])
+            test = SparKerTest(n_kernels=2, n_widths=5, n_candidates=60, n_toys=39, random_state=i)
+            found += test.fit(reference, data).p_value() < 0.051
+        assert found >= 18

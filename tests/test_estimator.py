@@ -1,0 +1,454 @@
+"""`SparKerTest` as a whole: the scikit-learn contract, the two samples in every form, and what the fit says of them."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sparker import SparKerTest
+
+SMALL = {"n_kernels": 2, "n_widths": 2, "n_candidates": 8, "max_iter": 2, "n_toys": 3}
+BOTH_STARTS = pytest.mark.parametrize("start", ["score", "random"])
+
+# None so far: a check that cannot pass is listed here with its reason.
+EXPECTED_FAILED_CHECKS: dict[str, str] = {}
+
+
+@parametrize_with_checks(
+    [SparKerTest(random_state=0, **SMALL), SparKerTest(random_state=0, start="random", solver="adam", **SMALL)],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILED_CHECKS,
+)
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture
+def make(quick):
+    """Function that makes a quick test with other parameters."""
+    return lambda **changes: SparKerTest(**(quick | changes))
+
+
+@pytest.fixture
+def pooled(samples):
+    return np.concatenate(samples), np.repeat([0, 1], [120, 40])
+
+
+def assert_same_fit(got, want, rtol=1e-12):
+    for name in ("statistics_", "path_widths_", "path_amplitudes_", "path_centers_", "width_", "loss_curve_"):
+        assert_allclose(getattr(got, name), getattr(want, name), rtol=rtol, atol=rtol, err_msg=name)
+
+
+class TestForms:
+    """Every form of the two samples gives the same numbers; refusals are in test_samples.py."""
+
+    @BOTH_STARTS
+    def test_all_forms_agree(self, make, samples, pooled, start):
+        X, y = pooled
+        names = np.where(y == 1, "signal?", "reference")
+        want = make(start=start).fit(*samples)
+        want_p = want.p_value()
+        for got in (
+            make(start=start).fit(samples[0], data=samples[1]),
+            make(start=start).fit(X, y),
+            make(start=start).fit(X, names),
+            make(start=start).fit(pd.DataFrame(X), pd.Series(y)),
+            make(start=start).fit(X, y, sample_weight=np.ones(160)),
+            make(start=start).fit(*samples, sample_weight=np.ones(120)),
+        ):
+            assert_same_fit(got, want, rtol=0)
+            assert got.p_value() == want_p
+
+    def test_a_column_of_labels_agrees_after_a_warning(self, make, pooled):
+        X, y = pooled
+        with pytest.warns(DataConversionWarning):
+            got = make().fit(X, y[:, None])
+        assert_same_fit(got, make().fit(X, y), rtol=0)
+
+    def test_behind_a_scaler_labels_give_the_numbers_of_data_scaled_by_hand(self, make, pooled, samples):
+        X, y = pooled
+        X = X * [1.0, 1000.0] + [0, 5]
+        pipe = make_pipeline(StandardScaler(), make()).fit(X, y)
+        scaled = (X - X.mean(axis=0)) / X.std(axis=0)
+        by_hand = make().fit(scaled, y)
+        assert_allclose(pipe[-1].statistics_, by_hand.statistics_, rtol=1e-9)
+        assert pipe[-1].p_value() == by_hand.p_value()
+        assert pipe[-1].p_value() == make().fit(scaled[y == 0], scaled[y == 1]).p_value()
+        assert_allclose(pipe.transform(X), by_hand.transform(scaled), rtol=1e-9)
+        assert_allclose(pipe.decision_function(X), by_hand.decision_function(scaled), rtol=1e-9)
+
+    def test_behind_a_scaler_a_second_sample_warns_of_the_mistake(self, make, samples):
+        reference, data = (sample + 1000 for sample in samples)
+        with pytest.warns(UserWarning, match="Pipeline transformed the reference"):
+            make_pipeline(StandardScaler(), make()).fit(reference, data)
+
+    def test_names_of_columns_are_kept(self, make, samples):
+        frames = [pd.DataFrame(sample, columns=["mass", "angle"]) for sample in samples]
+        test = make().fit(frames[0], data=frames[1])
+        assert test.feature_names_in_.tolist() == ["mass", "angle"]
+        test.score_samples(frames[1])
+        with pytest.raises(ValueError, match="feature names"):
+            test.score_samples(frames[1][["angle", "mass"]])
+
+    def test_labels_name_the_classes(self, make, pooled):
+        X, y = pooled
+        test = make().fit(X, np.where(y == 1, "new", "known")[::1])
+        assert test.classes_.tolist() == ["known", "new"]
+        assert set(test.predict(X)) <= {"known", "new"}
+
+
+class TestWeightsAndOrder:
+    """Whole fits know neither the order of rows nor the difference between weight 2 and two rows."""
+
+    @BOTH_STARTS
+    def test_integer_reference_weights_are_repeated_rows(self, make, samples, rng, start):
+        reference, data = samples
+        copies = rng.integers(0, 4, 120)
+        weighted = make(start=start).fit(reference, data, sample_weight=copies)
+        assert_same_fit(weighted, make(start=start).fit(np.repeat(reference, copies, axis=0), data), rtol=1e-6)
+
+    @BOTH_STARTS
+    def test_integer_weights_of_pooled_rows_are_repeated_rows(self, make, pooled, rng, start):
+        X, y = pooled
+        copies = rng.integers(0, 3, 160)
+        weighted = make(start=start).fit(X, y, sample_weight=copies)
+        repeated = make(start=start).fit(np.repeat(X, copies, axis=0), np.repeat(y, copies))
+        assert_same_fit(weighted, repeated, rtol=1e-6)
+
+    @BOTH_STARTS
+    def test_rows_may_come_in_any_order(self, make, samples, rng, start):
+        shuffled = [rng.permutation(sample) for sample in samples]
+        want, got = make(start=start).fit(*samples), make(start=start).fit(*shuffled)
+        assert_same_fit(got, want, rtol=1e-6)
+        assert_allclose(got.null_distribution_.values, want.null_distribution_.values, rtol=1e-6, atol=1e-9)
+        assert got.p_value() == want.p_value()
+
+    def test_rows_that_tie_in_some_features_may_come_in_any_order(self, make, samples, rng):
+        rounded = [np.round(sample) for sample in samples]
+        shuffled = [rng.permutation(sample) for sample in rounded]
+        assert_same_fit(make().fit(*shuffled), make().fit(*rounded), rtol=1e-6)
+
+    def test_a_common_weight_of_the_reference_changes_nothing(self, make, samples):
+        want = make().fit(*samples)
+        got = make().fit(*samples, sample_weight=np.full(120, 0.25))
+        assert_same_fit(got, want, rtol=1e-9)
+        assert got.p_value() == want.p_value()
+
+    def test_rows_of_weight_zero_are_as_if_absent(self, make, samples):
+        weight = np.repeat([0.0, 1.0], [30, 90])
+        got = make().fit(*samples, sample_weight=weight)
+        assert_same_fit(got, make().fit(samples[0][30:], samples[1]), rtol=0)
+        assert got.result().n_reference == 90
+
+    @BOTH_STARTS
+    def test_features_may_have_any_scale(self, make, samples, start):
+        want, got = make(start=start).fit(*samples), make(start=start).fit(*(1024 * sample for sample in samples))
+        assert_allclose(got.statistics_, want.statistics_, rtol=1e-9, atol=1e-9)
+        assert_allclose(got.path_widths_, 1024 * want.path_widths_, rtol=1e-12)
+
+
+class TestFit:
+    def test_statistics_are_twice_the_fall_of_the_loss(self, make, samples):
+        for start, competition in (("score", True), ("random", False)):
+            test = make(start=start, competition=competition).fit(*samples)
+            best = np.flatnonzero(test.path_widths_ == test.width_)[0]
+            f = [test.score_samples(sample) for sample in samples]
+            loss = np.sum(40 / 120 * np.expm1(f[0])) - np.sum(f[1])
+            assert_allclose(test.statistics_[best], -2 * loss, rtol=1e-9)
+
+    @pytest.mark.parametrize("options", [{}, {"start": "random"}, {"competition": False}, {"n_kernels": 12}])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_no_statistic_is_negative(self, make, samples, options, dtype):
+        test = make(n_toys=60, **options).fit(*(sample.astype(dtype) for sample in samples))
+        assert np.all(test.statistics_ >= 0)
+        assert np.all(test.null_distribution_.values >= 0)
+
+    @pytest.mark.parametrize(("start", "per_width"), [("score", 2), ("random", 1)])
+    @pytest.mark.parametrize("n_widths", [1, 4])
+    def test_length_of_the_statistics_follows_from_the_parameters(self, make, samples, start, per_width, n_widths):
+        test = make(start=start, n_widths=n_widths).fit(*samples)
+        assert test.statistics_.shape == (per_width * n_widths,)
+        assert test.scales_["kind"].tolist() == ["t"] * n_widths + ["score"] * n_widths * (per_width - 1)
+        assert_array_equal(test.scales_["width"], np.tile(test.path_widths_, per_width))
+        same = make(start=start, n_widths=n_widths).fit(np.ones((30, 2)), np.ones((10, 2)))
+        assert same.statistics_.shape == test.statistics_.shape
+
+    def test_last_entries_are_the_largest_squared_scores(self, make, samples):
+        test = make(n_candidates=40).fit(*samples)
+        # the score of one kernel at its best place is near what its own likelihood ratio gains
+        scores = test.statistics_[3:]
+        assert np.all(scores > 0)
+        assert scores.max() > stats.chi2.isf(1e-3, 1)
+
+    def test_fitted_attributes(self, make, samples):
+        test = make(n_kernels=3).fit(*samples)
+        assert test.path_widths_.shape == (3,)
+        assert test.path_amplitudes_.shape == (3, 3)
+        assert test.path_centers_.shape == (3, 3, 2)
+        best = np.flatnonzero(test.path_widths_ == test.width_)[0]
+        assert_array_equal(test.amplitudes_, test.path_amplitudes_[best])
+        assert_array_equal(test.centers_, test.path_centers_[best])
+        assert np.all(np.diff(test.path_widths_) < 0)
+        assert test.n_iter_ == len(test.loss_curve_) <= 9
+        assert test.converged_ is True
+        assert test.n_features_in_ == 2
+
+    def test_given_widths_are_the_ends_of_the_path(self, make, samples):
+        for start in ("score", "random"):
+            path = make(start=start, width_init=2.0, width_final=0.5).fit(*samples).path_widths_
+            assert_allclose(path[-1], 0.5, rtol=1e-12)
+            assert np.all((path >= 0.5 - 1e-12) & (path <= 2))
+        assert_allclose(make(width_init=2.0, width_final=0.5).fit(*samples).path_widths_, [2, 1, 0.5], rtol=1e-12)
+        linear = make(width_init=2.0, width_final=0.5, annealing="linear", start="random", max_iter=1)
+        assert_allclose(linear.fit(*samples).path_widths_, [2, 1.25, 0.5], rtol=1e-12)
+
+    @pytest.mark.parametrize("options", [{}, {"start": "random"}, {"start": "random", "solver": "adam"}])
+    def test_backends_agree(self, make, samples, options):
+        want = make(backend="numpy", **options).fit(*samples)
+        for backend in ("numba", "matmul", "auto"):
+            assert_same_fit(make(backend=backend, **options).fit(*samples), want, rtol=1e-6)
+
+    def test_amplitudes_keep_to_their_bound(self, make, samples):
+        test = make(max_amplitude=0.3).fit(*samples)
+        assert_allclose(np.max(np.abs(test.path_amplitudes_)), 0.3, rtol=1e-12)
+
+    def test_penalty_shrinks_the_amplitudes(self, make, samples):
+        norms = [np.linalg.norm(make(alpha=alpha).fit(*samples).path_amplitudes_) for alpha in (0.0, 1.0, 100.0)]
+        assert norms[0] > norms[1] > 10 * norms[2]
+
+    def test_all_rows_equal_give_t_of_zero(self, make):
+        for start in ("score", "random"):
+            test = make(start=start).fit(np.full((30, 2), 7.0), np.full((20, 2), 7.0))
+            assert_array_equal(test.statistics_[:3], 0)
+            assert_array_equal(test.score_samples(np.full((1, 2), 7.0)), 0)
+
+    def test_a_constant_feature_says_nothing(self, make, samples):
+        want = make(width_init=2.0, width_final=0.5).fit(*samples)
+        more = [np.column_stack([sample, np.full(len(sample), 3.0)]) for sample in samples]
+        got = make(width_init=2.0, width_final=0.5).fit(*more)
+        assert_array_equal(got.centers_[:, 2], 3)
+        assert_allclose(got.statistics_[3:], want.statistics_[3:], rtol=1e-9, atol=1e-9)
+        assert got.p_value() == want.p_value() == 1 / 20
+
+    def test_one_feature_and_one_data_row(self, make, samples):
+        test = make().fit(samples[0][:, :1], samples[1][:1, :1])
+        assert 1 / 20 <= test.p_value() <= 1
+
+    def test_fewer_rows_than_kernels(self, make, samples):
+        for start in ("score", "random"):
+            test = make(n_kernels=9, start=start).fit(samples[0][:4], samples[1][:3])
+            assert test.centers_.shape == (9, 2)
+            assert np.all(np.isfinite(test.statistics_))
+
+    @BOTH_STARTS
+    def test_a_loss_that_is_not_finite_raises(self, make, samples, start):
+        huge = [(1e30 * sample).astype(np.float32) for sample in samples]
+        with np.errstate(all="ignore"), pytest.raises(ValueError, match="loss is .* at width .*float64"):
+            make(start=start).fit(*huge)
+
+    def test_no_convergence_warns_with_width_and_remedy(self, make, samples):
+        test = make(tol=1e-300)
+        with pytest.warns(ConvergenceWarning, match=r"did not converge at the widths .*\d.*Raise"):
+            test.fit(*samples)
+        assert test.converged_ is False
+
+    def test_float32_agrees_with_float64(self, make, samples):
+        single, double = (make().fit(*(sample.astype(dtype) for sample in samples)) for dtype in ("f4", "f8"))
+        assert single.transform(samples[0].astype("f4")).dtype == np.float32
+        assert_allclose(single.statistics_, double.statistics_, rtol=1e-2, atol=1e-2)
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"n_kernels": 0},
+            {"n_widths": 0},
+            {"width_init": 0.0},
+            {"annealing": "slow"},
+            {"solver": "sgd"},
+            {"start": "zero"},
+            {"tol": 0.0},
+            {"alpha": -1.0},
+            {"max_amplitude": 0.0},
+            {"expected_count": 0.0},
+            {"calibration": "asymptotic"},
+            {"aggregation": "max"},
+            {"backend": "torch"},
+            {"n_toys": 0},
+            {"random_state": "seed"},
+        ],
+        ids=lambda params: next(iter(params)),
+    )
+    def test_parameters_are_checked_in_fit(self, make, samples, params):
+        test = make(**params)
+        with pytest.raises(ValueError, match=f"'{next(iter(params))}' parameter of SparKerTest must be"):
+            test.fit(*samples)
+
+
+class TestReading:
+    """The model at `width_`."""
+
+    @pytest.fixture
+    def test(self, make, samples):
+        return make(n_kernels=3).fit(*samples)
+
+    @pytest.fixture
+    def X(self, rng):
+        return rng.normal(size=(25, 2))
+
+    def test_transform_is_amplitude_times_gate_times_kernel(self, make, samples, X):
+        for competition in (True, False):
+            test = make(competition=competition).fit(*samples)
+            squared = np.sum((X[:, None] - test.centers_) ** 2, axis=2)
+            phi = np.exp(-squared / (2 * test.width_**2))
+            if competition:
+                phi *= phi / phi.sum(axis=1, keepdims=True)
+            assert_allclose(test.transform(X), test.amplitudes_ * phi, rtol=1e-9, atol=1e-12)
+
+    def test_contributions_add_up_to_the_log_density_ratio(self, test, X):
+        assert test.transform(X).shape == (25, 3)
+        assert_allclose(test.transform(X).sum(axis=1), test.score_samples(X), rtol=1e-12)
+        assert test.get_feature_names_out().tolist() == ["sparkertest0", "sparkertest1", "sparkertest2"]
+
+    def test_transform_can_make_a_frame(self, test, X):
+        test.set_output(transform="pandas")
+        assert test.transform(X).columns.tolist() == ["sparkertest0", "sparkertest1", "sparkertest2"]
+
+    def test_decision_function_adds_the_log_odds_of_the_samples(self, make, samples, X, rng):
+        raw = rng.uniform(0.5, 2, 120)
+        for options, weight, count in (({}, None, 40), ({"expected_count": 70.0}, None, 70), ({}, raw, 40)):
+            test = make(**options).fit(*samples, sample_weight=weight)
+            prior = np.log(count / (120 if weight is None else raw.sum()))
+            assert_allclose(test.decision_function(X), test.score_samples(X) + prior, rtol=1e-9)
+
+    def test_predict_proba_and_predict_follow_the_decision_function(self, test, X):
+        decision = test.decision_function(X)
+        probability = test.predict_proba(X)
+        assert_allclose(probability[:, 1], 1 / (1 + np.exp(-decision)), rtol=1e-9)
+        assert_allclose(probability.sum(axis=1), 1, rtol=1e-12)
+        assert_array_equal(test.predict(X), (decision > 0).astype(int))
+
+    @pytest.mark.parametrize("background", ["uniform", "exponential"])
+    @pytest.mark.parametrize("competition", [True, False])
+    def test_score_samples_is_the_true_log_density_ratio(self, rng, background, competition):
+        draw = getattr(rng, background)
+        peak = stats.norm(*{"uniform": (0.4, 0.05), "exponential": (2.0, 0.2)}[background])
+        density = {"uniform": stats.uniform(), "exponential": stats.expon()}[background]
+        n, signal = 20_000, 3000
+        data = np.concatenate([draw(size=(rng.poisson(n), 1)), peak.rvs((rng.poisson(signal), 1), random_state=rng)])
+        test = SparKerTest(
+            competition=competition,
+            expected_count=n,
+            width_init=4 * peak.std(),
+            width_final=peak.std() / 2,
+            n_candidates=100,
+            random_state=0,
+        ).fit(draw(size=(5 * n, 1)), data)
+        x = np.linspace(*peak.interval(0.999), 300)
+        truth = np.log1p(signal / n * peak.pdf(x) / density.pdf(x))
+        near = peak.pdf(x) > peak.pdf(peak.mean()) / 3
+        assert truth[near].max() > 0.75
+        # a relative error of sqrt(1 / 60) in the least populated tenth of the peak would be 0.13
+        assert_allclose(test.score_samples(x[:, None])[near], truth[near], rtol=0, atol=0.15)
+        assert_allclose(test.score_samples(peak.mean() + peak.std() * np.array([[-60.0], [60.0]])), 0, atol=1e-6)
+
+    def test_kernel_table_tells_where_the_clump_is_and_how_many_rows_it_holds(self, rng):
+        reference = rng.normal(size=(4000, 2))
+        data = np.concatenate([rng.normal(size=(1000, 2)), rng.normal([2.0, 1.0], 0.1, size=(60, 2))])
+        test = SparKerTest(n_kernels=2, n_candidates=200, random_state=0).fit(reference, data)
+        strongest, *_ = table = test.kernel_table(n_nearest=8)
+        assert strongest.sign == 1
+        assert np.linalg.norm(strongest.center - [2, 1]) < 0.1
+        assert strongest.width == test.width_ < 1
+        assert np.sum(strongest.nearest_rows >= 1000) >= 7
+        near = [kernel for kernel in table if np.linalg.norm(kernel.center - [2, 1]) < 0.5]
+        assert 40 < sum(kernel.expected_excess for kernel in near) < 80
+
+    def test_kernel_table_is_consistent(self, test, samples):
+        reference, data = samples
+        parts = test.transform(reference)
+        f = parts.sum(axis=1, keepdims=True)
+        want = 40 / 120 * np.sum(np.exp(f) - np.exp(f - parts), axis=0)
+        table = test.kernel_table(n_nearest=4)
+        assert len(table) == 3
+        for kernel in table:
+            i = np.flatnonzero((test.centers_ == kernel.center).all(axis=1))[0]
+            assert kernel.amplitude == test.amplitudes_[i]
+            assert kernel.sign == np.sign(kernel.amplitude)
+            assert_allclose(kernel.expected_excess, want[i], rtol=1e-6, atol=1e-9)
+            order = np.argsort(np.linalg.norm(data - kernel.center, axis=1))
+            assert_array_equal(kernel.nearest_rows, order[:4])
+        excess = np.abs([kernel.expected_excess for kernel in table])
+        assert np.all(np.diff(excess) <= 0)
+
+    def test_kernel_table_numbers_pooled_rows_as_they_were_passed(self, make, pooled, rng):
+        X, y = pooled
+        order = rng.permutation(160)
+        X, y = X[order], y[order]
+        for kernel in make().fit(X, y).kernel_table(n_nearest=5):
+            assert_array_equal(y[kernel.nearest_rows], 1)
+            distances = np.linalg.norm(X - kernel.center, axis=1)
+            assert_allclose(distances[kernel.nearest_rows], np.sort(distances[y == 1])[:5], rtol=1e-12)
+
+    def test_kernel_table_makes_a_frame(self, test):
+        frame = pd.DataFrame(test.kernel_table())
+        assert {"center", "width", "amplitude", "sign", "expected_excess", "nearest_rows"} == set(frame.columns)
+
+    def test_kernel_table_copes_with_fewer_data_rows_than_asked_for(self, make, samples):
+        assert make().fit(samples[0], samples[1][:3]).kernel_table()[0].nearest_rows.shape == (3,)
+
+
+class TestTools:
+    def test_pickle_keeps_everything(self, make, samples):
+        test = make().fit(*samples)
+        again = pickle.loads(pickle.dumps(test))
+        assert again.p_value() == test.p_value()
+        after = pickle.loads(pickle.dumps(test))
+        assert_array_equal(after.null_distribution_.values, test.null_distribution_.values)
+        assert_array_equal(after.score_samples(samples[1]), test.score_samples(samples[1]))
+
+    def test_clone_keeps_the_parameters_alone(self, make, samples):
+        test = make(n_kernels=4, aggregation="min").fit(*samples)
+        copy = clone(test)
+        assert copy.get_params() == test.get_params()
+        with pytest.raises(NotFittedError):
+            copy.p_value()
+
+    def test_fit_stores_parameters_untouched(self, make, samples):
+        test = make()
+        before = test.get_params()
+        test.fit(*samples).p_value()
+        assert test.get_params() == before
+
+    @pytest.mark.parametrize("method", ["score_samples", "transform", "decision_function", "predict_proba", "predict"])
+    def test_before_fit_what_takes_rows_says_so(self, make, samples, method):
+        with pytest.raises(NotFittedError):
+            getattr(make(), method)(samples[1])
+
+    @pytest.mark.parametrize("method", ["kernel_table", "p_value", "test_statistic", "result", "get_feature_names_out"])
+    def test_before_fit_what_reports_says_so(self, make, method):
+        with pytest.raises(NotFittedError):
+            getattr(make(), method)()
+
+    def test_permutation_importance_finds_the_feature(self, make, rng):
+        X = rng.normal(size=(600, 2))
+        y = np.repeat([0, 1], 300)
+        X[y == 1, 1] += 2
+        test = make().fit(X, y)
+        importance = permutation_importance(test, X, y, n_repeats=3, random_state=0).importances_mean
+        assert importance[1] > 0.2
+        assert abs(importance[0]) < 0.1
+
+    def test_cross_validation_beats_chance_where_samples_differ(self, make, rng):
+        X = rng.normal(size=(400, 2))
+        y = np.repeat([0, 1], 200)
+        X[y == 1] += 1.5
+        assert cross_val_score(make(), X, y, cv=3, scoring="roc_auc").min() > 0.8

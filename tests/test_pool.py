@@ -1,0 +1,63 @@
+"""Draws from a pool respect weights and know no row order."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sparker._pool import Pool
+
+ONE = np.nextafter(1, 0)
+
+
+@pytest.fixture
+def X(rng):
+    return rng.integers(0, 4, size=(30, 3)).astype(float)  # many ties in every column
+
+
+def test_rows_are_found_across_blocks(X):
+    pool = Pool([X[:7], X[:0], X[7:8], X[8:]])
+    indices = np.array([29, 7, 0, 6, 8, 8])
+    assert_array_equal(pool.rows(indices), X[indices])
+    assert_array_equal(np.concatenate([block for block, _ in pool.parts()]), X)
+    assert [part for _, part in pool.parts()] == [slice(0, 7), slice(7, 8), slice(8, 30)]
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+def test_order_is_lexicographic(rng, X, distinct):
+    X = rng.normal(size=(30, 3)) if distinct else X
+    pool = Pool([X[:11], X[11:]])
+    assert pool.rows(pool.order).tolist() == sorted(X.tolist())
+
+
+def test_draws_do_not_know_row_order(rng, X):
+    weight, uniform = rng.uniform(0, 2, 30), rng.random(200)
+    shuffled = rng.permutation(30)
+    pools = Pool([X], weight), Pool([X[shuffled][:13], X[shuffled][13:]], weight[shuffled])
+    assert_array_equal(*(pool.rows(pool.draw(uniform)) for pool in pools))
+
+
+def test_weights_draw_like_repeated_rows(rng, X):
+    copies, uniform = rng.integers(0, 4, 30), rng.random(200)
+    weighted, repeated = Pool([X], copies), Pool([np.repeat(X, copies, axis=0)])
+    assert_array_equal(*(pool.rows(pool.draw(uniform)) for pool in (weighted, repeated)))
+    assert_array_equal(weighted.draw(uniform), Pool([X]).draw(uniform, weight=copies))
+
+
+def test_draws_follow_the_cumulative_weight():
+    pool = Pool([np.array([[2.0], [0.0], [1.0]])], np.array([1.0, 2.0, 1.0]))
+    assert_array_equal(pool.draw(np.array([0, 0.499, 0.5, 0.749, 0.75, ONE])), [1, 1, 2, 2, 0, 0])
+
+
+def test_rows_of_weight_zero_are_never_drawn(rng):
+    weight = rng.uniform(size=1000)
+    weight[rng.permutation(1000)[:500]] = 0
+    weight[-3:] = 0
+    drawn = Pool([np.arange(1000.0)[:, None]], weight).draw(np.array([0, ONE, *rng.random(2000)]))
+    assert np.all(weight[drawn] > 0)
+
+
+def test_origin_is_the_median_and_does_not_depend_on_row_order(rng):
+    X = rng.exponential(size=(501, 2)) + 1e3
+    pool = Pool([X[:100], X[100:]])
+    assert_allclose(pool.origin, np.median(X, axis=0), rtol=1e-12)
+    assert_array_equal(Pool([X[::-1].copy()]).origin, pool.origin)

@@ -1,0 +1,85 @@
+"""p, Z and their uncertainty, and the result that carries them."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import stats
+
+from sparker._results import TwoSampleResult, clopper_pearson, counted_p_value, z_score
+
+
+def make_result(**changes):
+    fields = {
+        "statistic": 2.5,
+        "pvalue": 0.01,
+        "zscore": 2.3263,
+        "interval": (0.0, 0.0366),
+        "at_resolution": True,
+        "scales": {
+            "kind": np.array(["t", "score"]),
+            "width": np.array([0.5, 0.5]),
+            "statistic": np.array([12.0, 9.5]),
+            "pvalue": np.array([0.01, 0.02]),
+        },
+        "n_toys": 99,
+        "n_failed": 0,
+        "n_not_converged": 1,
+        "calibration": "permutation",
+        "aggregation": "min-mean",
+        "n_reference": 1000,
+        "n_data": 300,
+        "n_features": 2,
+        "expected_count": None,
+        "seed": 7,
+        "version": "0.1",
+        "null_distribution": object(),
+    }
+    return TwoSampleResult(**(fields | changes))
+
+
+@pytest.mark.parametrize(("n_exceed", "n_toys", "p"), [(0, 99, 0.01), (4, 99, 0.05), (19, 19, 1.0), (0, 1, 0.5)])
+def test_p_value_counts_the_observed_one_and_is_never_zero(n_exceed, n_toys, p):
+    assert_allclose(counted_p_value(n_exceed, n_toys), p, rtol=1e-15)
+
+
+def test_z_score_is_one_sided_and_keeps_the_digits_of_small_p():
+    assert_allclose(z_score(0.5), 0, atol=1e-15)
+    assert_allclose(z_score(np.array([0.15865525393145707, 2.866515718791933e-07])), [1, 5], rtol=1e-12)
+    assert_allclose(z_score(1e-30), 11.464024688444773, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("n_exceed", "n_toys"), [(0, 99), (3, 99), (50, 99), (99, 99)])
+def test_interval_is_that_of_clopper_and_pearson(n_exceed, n_toys):
+    low = stats.beta.ppf(0.025, n_exceed, n_toys - n_exceed + 1) if n_exceed else 0.0
+    high = stats.beta.ppf(0.975, n_exceed + 1, n_toys - n_exceed) if n_exceed < n_toys else 1.0
+    assert_allclose(clopper_pearson(n_exceed, n_toys), (low, high), rtol=1e-10)
+
+
+def test_to_dict_is_ready_for_json():
+    result = make_result()
+    content = json.loads(json.dumps(result.to_dict()))
+    assert set(content) == {field.name for field in dataclasses.fields(result)} - {"null_distribution"}
+    assert content["pvalue"] == 0.01
+    assert content["interval"] == [0.0, 0.0366]
+    assert content["scales"]["kind"] == ["t", "score"]
+    assert content["scales"]["statistic"] == [12.0, 9.5]
+
+
+def test_text_says_greater_at_the_resolution_limit_only():
+    assert "Z > 2.33" in str(make_result())
+    text = str(make_result(at_resolution=False))
+    assert "Z = 2.33" in text
+    assert ">" not in text
+
+
+def test_text_names_the_mode():
+    assert "shape only" in str(make_result())
+    assert "expected count 250" in str(make_result(expected_count=250.0))
+
+
+def test_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_result().pvalue = 0.5

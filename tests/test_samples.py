@@ -1,0 +1,248 @@
+"""Every accepted form of the two samples, and every refusal."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from numpy.testing import assert_array_equal
+from sklearn.exceptions import DataConversionWarning
+
+from sparker import SparKerTest
+from sparker._samples import read_samples
+
+
+def read(X, y=None, *, data=None, sample_weight=None, test=None):
+    return read_samples(test or SparKerTest(), X, y, data, sample_weight)
+
+
+def pool_up(samples, rng):
+    """Pooled rows and labels in random order."""
+    X = np.concatenate(samples)
+    y = np.repeat([0, 1], [len(sample) for sample in samples])
+    order = rng.permutation(len(X))
+    return X[order], y[order]
+
+
+def assert_same_rows(got, want):
+    """Same reference and data with the same weights; the pooled form keeps the order of the rows within each."""
+    for name in ("reference", "data", "reference_weight", "data_weight"):
+        assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
+
+
+class TestForms:
+    @pytest.fixture
+    def want(self, samples):
+        return read(samples[0], data=samples[1])
+
+    def test_second_sample_as_data(self, samples, want):
+        assert_array_equal(want.reference, samples[0])
+        assert_array_equal(want.data, samples[1])
+        assert_array_equal(want.reference_weight, 1)
+        assert_array_equal(want.data_weight, 1)
+        assert_array_equal(want.classes, [0, 1])
+
+    def test_second_sample_as_two_dimensional_y(self, samples, want):
+        assert_same_rows(read(*samples), want)
+
+    def test_lists(self, samples, want):
+        assert_same_rows(read(*(sample.tolist() for sample in samples)), want)
+
+    def test_frames(self, samples, want):
+        frames = [pd.DataFrame(sample, columns=["a", "b"]) for sample in samples]
+        assert_same_rows(read(*frames), want)
+        assert_same_rows(read(frames[0], data=frames[1]), want)
+        assert_same_rows(read(frames[0], samples[1]), want)
+
+    @pytest.mark.parametrize(
+        "labels", [[0, 1], [-1, 1], [False, True], ["a", "b"], [2.0, 3.0], np.array(["x", "y"], dtype=object)]
+    )
+    def test_pooled_rows_with_labels(self, samples, want, labels):
+        X = np.concatenate(samples)
+        got = read(X, np.repeat(labels, [120, 40]))
+        assert_same_rows(got, want)
+        assert got.classes.tolist() == list(labels)
+
+    def test_first_class_in_sorted_order_is_the_reference(self, samples, want):
+        X = np.concatenate(samples[::-1])
+        assert_same_rows(read(X, np.repeat(["signal?", "reference"], [40, 120])), want)
+
+    @pytest.mark.parametrize("as_frame", [False, True])
+    def test_a_column_of_labels_is_ravelled_with_a_warning(self, samples, want, as_frame):
+        column = np.repeat([[0], [1]], [120, 40], axis=0)
+        with pytest.warns(DataConversionWarning, match=r"y\.ravel\(\)"):
+            got = read(np.concatenate(samples), pd.DataFrame(column) if as_frame else column)
+        assert_same_rows(got, want)
+
+    def test_one_feature(self, samples):
+        reference, data = (sample[:, :1] for sample in samples)
+        want = read(reference, data=data)
+        assert_same_rows(read(reference, data), want)
+        assert_same_rows(read(np.concatenate([reference, data]), np.repeat([0, 1], [120, 40])), want)
+        # as many data rows as reference rows, but more than two values: no labels
+        assert_same_rows(read(reference[:40], data), read(reference[:40], data=data))
+
+    def test_data_rows_are_numbered_as_they_were_passed(self, samples, rng):
+        X, y = pool_up(samples, rng)
+        got = read(X, y)
+        assert_array_equal(X[got.data_rows], got.data)
+        assert_array_equal(y[got.data_rows], 1)
+        assert_array_equal(read(*samples).data_rows, np.arange(40))
+
+    @pytest.mark.parametrize(
+        ("dtypes", "dtype"),
+        [(("f4", "f4"), "f4"), (("f8", "f8"), "f8"), (("f4", "f8"), "f8"), (("i8", "f4"), "f8"), (("f2", "f4"), "f8")],
+    )
+    def test_float32_stays_and_all_else_is_float64(self, samples, dtypes, dtype):
+        got = read(*(sample.astype(d) for sample, d in zip(samples, dtypes, strict=True)))
+        assert got.reference.dtype == got.data.dtype == dtype
+        assert got.reference_weight.dtype == np.float64
+
+    def test_names_of_columns_are_kept(self, samples):
+        test = SparKerTest()
+        read(pd.DataFrame(samples[0], columns=["mass", "angle"]), data=samples[1], test=test)
+        assert test.feature_names_in_.tolist() == ["mass", "angle"]
+        assert test.n_features_in_ == 2
+
+
+class TestWeights:
+    def test_weight_the_reference_alone_beside_a_second_sample(self, samples, rng):
+        weight = rng.uniform(1, 2, 120)
+        got = read(*samples, sample_weight=weight)
+        assert_array_equal(got.reference_weight, weight)
+        assert_array_equal(got.data_weight, 1)
+
+    def test_weight_both_classes_of_pooled_rows(self, samples, rng):
+        X, y = pool_up(samples, rng)
+        weight = rng.uniform(1, 2, 160)
+        got = read(X, y, sample_weight=weight)
+        assert_array_equal(got.reference_weight, weight[y == 0])
+        assert_array_equal(got.data_weight, weight[y == 1])
+
+    def test_rows_of_weight_zero_are_dropped(self, samples, rng):
+        X, y = pool_up(samples, rng)
+        weight = rng.integers(0, 2, 160).astype(float)
+        got = read(X, y, sample_weight=weight)
+        assert_same_rows(got, read(X[weight > 0], y[weight > 0]))
+        assert_array_equal(X[got.data_rows], got.data)
+        zeros = np.concatenate([np.zeros(20), np.ones(100)])
+        assert_same_rows(read(*samples, sample_weight=zeros), read(samples[0][20:], samples[1]))
+
+    @pytest.mark.parametrize(
+        ("weight", "message"),
+        [
+            (np.full(120, -1.0), "[Nn]egative .*sample_weight"),
+            (np.zeros(120), "[Ss]ample.weight"),
+            (np.ones(160), r"sample_weight.*\(160,\).*\(120,\)"),
+            (np.full(120, np.nan), "sample_weight contains NaN"),
+            (np.full(120, np.inf), "sample_weight contains infinity"),
+            (np.ones((120, 1)), "[Ss]ample weights must be 1D"),
+        ],
+        ids=["negative", "all zero", "length", "nan", "inf", "column"],
+    )
+    def test_refusals(self, samples, weight, message):
+        with pytest.raises(ValueError, match=message):
+            read(*samples, sample_weight=weight)
+
+    @pytest.mark.parametrize(("empty", "name"), [(0, "reference"), (1, "data")])
+    def test_a_sample_of_weight_zero_is_named(self, samples, rng, empty, name):
+        X, y = pool_up(samples, rng)
+        with pytest.raises(ValueError, match=f"sample_weight is 0 for every row of the {name}"):
+            read(X, y, sample_weight=(y != empty).astype(float))
+
+
+class TestRefusals:
+    """Each message names the argument, what was found, and what is needed."""
+
+    def refuse(self, message, *args, error=ValueError, **kwargs):
+        with pytest.raises(error, match=message):
+            read(*args, **kwargs)
+
+    def test_both_y_and_data(self, samples):
+        self.refuse("both y and data", *samples, data=samples[1])
+
+    def test_neither_y_nor_data(self, samples):
+        self.refuse(r"requires y to be passed.*fit\(reference, data\).*fit\(X, y\)", samples[0])
+
+    def test_other_number_of_features(self, samples):
+        wide = np.hstack(samples[1:] * 2)
+        self.refuse("data has 4 features, but the reference has 2", samples[0], data=wide)
+        self.refuse(r"y has shape \(40, 4\).*labels of shape.*2 features of X", samples[0], wide)
+
+    @pytest.mark.parametrize("labels", [[[0], [1]], [["a"], ["b"]]])
+    def test_column_that_may_be_labels_or_a_sample(self, samples, labels):
+        y = np.repeat(labels, 60, axis=0)
+        self.refuse(r"y of shape \(120, 1\) may be labels.*y\.ravel\(\) or data=", samples[0][:, :1], y)
+        read(samples[0][:, :1], y.ravel())
+
+    def test_number_of_classes(self, samples):
+        X = np.concatenate(samples)
+        self.refuse("y holds one class.*needed are two", X, np.ones(160, int))
+        self.refuse("Only binary classification is supported.*multiclass", X, np.arange(160) % 3)
+
+    def test_targets_of_a_regression(self, samples, rng):
+        self.refuse("Unknown label type: continuous", np.concatenate(samples), rng.normal(size=160))
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_labels_that_are_not_finite(self, samples, value):
+        self.refuse("Input y contains", np.concatenate(samples), np.where(np.arange(160) < 50, 0, value))
+
+    def test_other_number_of_labels(self, samples):
+        self.refuse(r"inconsistent numbers of samples: \[160, 159\]", np.concatenate(samples), np.ones(159))
+
+    @pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
+    def test_values_that_are_not_finite(self, samples, value, word):
+        reference, data = (sample.copy() for sample in samples)
+        reference[3, 1] = data[5, 0] = value
+        self.refuse(f"X contains {word}", reference, samples[1])
+        self.refuse(f"data contains {word}", samples[0], data)
+        self.refuse(f"data contains {word}", samples[0], data=data)
+
+    def test_sparse_matrices(self, samples):
+        sparse = [scipy.sparse.csr_array(sample) for sample in samples]
+        self.refuse("Sparse data was passed for X", sparse[0], samples[1], error=TypeError)
+        self.refuse("Sparse data was passed for data", samples[0], sparse[1], error=TypeError)
+        self.refuse("Sparse data was passed for data", samples[0], data=sparse[1], error=TypeError)
+
+    def test_empty_samples(self, samples):
+        reference, data = samples
+        self.refuse(r"data.*0 (sample|row)|0 (sample|row).*data", reference, data[:0])
+        self.refuse(r"data.*0 (sample|row)|0 (sample|row).*data", reference, data=data[:0])
+        self.refuse(r"(X|reference).*0 (sample|row)|0 (sample|row).*(X|reference)", reference[:0], data)
+
+    def test_arrays_of_other_dimensions(self, samples):
+        self.refuse("Expected 2D array", samples[0][:, 0], data=samples[1])
+        self.refuse("Expected 2D array", samples[0], data=samples[1][:, 0])
+        self.refuse("dim 3", samples[0], samples[1][None])
+        self.refuse("dim 3", samples[0], data=samples[1][None])
+
+    def test_columns_of_other_names(self, samples):
+        reference = pd.DataFrame(samples[0], columns=["a", "b"])
+        for columns in (["b", "a"], ["a", "c"]):
+            data = pd.DataFrame(samples[1], columns=columns)
+            self.refuse(rf"data has the columns \['{columns[0]}', '{columns[1]}'\].*\['a', 'b'\]", reference, data=data)
+            self.refuse("data has the columns", reference, data)
+
+
+class TestDisjointRanges:
+    def test_warn_of_a_pipeline_that_transformed_one_sample(self, samples):
+        for shift in (100, -100):
+            with pytest.warns(UserWarning, match="ranges of reference and data do not overlap.*Pipeline"):
+                read(samples[0], samples[1] + shift)
+
+    def test_do_not_warn_where_one_feature_overlaps(self, samples):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read(samples[0], samples[1] + [100, 0])
+
+
+def test_fingerprint_knows_rows_and_weights(samples):
+    want = read(*samples).fingerprint()
+    assert read(*(sample.copy() for sample in samples)).fingerprint() == want
+    changed = samples[1].copy()
+    changed[7, 1] += 1e-9
+    weight = np.ones(120)
+    weight[5] += 1e-9
+    others = [read(samples[0], changed), read(*samples, sample_weight=weight), read(samples[0][::-1], samples[1])]
+    assert len({want, *(other.fingerprint() for other in others)}) == 4

@@ -1,0 +1,170 @@
+"""The solvers against independent ones, and the refusal of bad steps."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.optimize import minimize
+
+from sparker._backends import Backend
+from sparker._objective import Objective
+from sparker._pool import Pool, Weights
+from sparker._schedule import schedule
+from sparker._solvers import AdamSolver, NewtonSolver
+
+
+def make_objective(problem, alpha=0.1):
+    weights = Weights(problem.reference_weight, problem.data_weight, 1.0)
+    return Objective(Pool([problem.X]), weights, problem.competition, alpha, Backend("numba"))
+
+
+@pytest.fixture
+def problem(draw_problem):
+    return draw_problem(n=200, n_kernels=3, width=0.7)
+
+
+@pytest.fixture
+def objective(problem):
+    return make_objective(problem)
+
+
+def hold(width, n_steps, n_widths=1):
+    return np.full((n_widths, n_steps), width)
+
+
+def run(solver, objective, problem, n_steps=15):
+    """Fit from amplitudes 0 at the problem's centres, at its width."""
+    return solver.solve(objective, hold(problem.width, n_steps), lambda j: problem.centers)
+
+
+def best_amplitudes(objective, centers, width, bound):
+    """The convex problem in the amplitudes alone, solved by SciPy."""
+
+    def evaluate(amplitudes):
+        point = objective(amplitudes, centers, width)
+        return point.value, point.amplitude_gradient
+
+    start = np.zeros(len(centers))
+    options = {"ftol": 1e-15, "gtol": 1e-10, "maxiter": 1000}
+    return minimize(
+        evaluate, start, jac=True, method="L-BFGS-B", bounds=[(-bound, bound)] * len(start), options=options
+    )
+
+
+class TestNewton:
+    @pytest.mark.parametrize("competition", [True, False])
+    @pytest.mark.parametrize(("alpha", "bound"), [(0.0, 80.0), (0.5, 80.0), (0.0, 0.3)])
+    def test_amplitudes_at_fixed_centres_are_those_of_scipy(self, problem, alpha, bound, competition):
+        objective = make_objective(problem.change(competition=competition), alpha)
+        path = run(NewtonSolver(bound, tol=1e-13, reach=0.0), objective, problem)
+        want = best_amplitudes(objective, problem.centers, problem.width, bound)
+        assert_array_equal(path.centers[0], problem.centers)
+        assert_allclose(path.amplitudes[0], want.x, rtol=1e-5, atol=1e-5)
+        at = objective(path.amplitudes[0], problem.centers, problem.width)
+        assert_allclose(at.value, want.fun, rtol=1e-10)
+        if bound < 1:
+            assert np.any(np.abs(want.x) == bound), "the bound is meant to matter here"
+
+    @pytest.mark.parametrize("competition", [True, False])
+    @pytest.mark.parametrize("bound", [0.3, 2.0])
+    def test_bounded_amplitudes_of_broad_kernels_are_those_of_scipy(self, draw_problem, bound, competition):
+        # broad kernels are all but equal, and their best amplitudes large and of either sign: bounds matter
+        for _ in range(10):
+            problem = draw_problem(n=200, n_kernels=3, width=3.0, competition=competition)
+            objective = make_objective(problem, alpha=0.0)
+            path = run(NewtonSolver(bound, tol=1e-9, reach=0.0), objective, problem)
+            want = best_amplitudes(objective, problem.centers, problem.width, bound)
+            assert path.losses[0] <= want.fun + 1e-6 * abs(want.fun)
+            assert np.max(np.abs(path.amplitudes)) <= bound
+            assert path.converged.all()
+
+    def test_recorded_amplitudes_are_optimal_at_the_recorded_centres(self, problem, objective):
+        path = run(NewtonSolver(5.0), objective, problem)
+        want = best_amplitudes(objective, path.centers[0], problem.width, 5.0)
+        assert path.converged.all()
+        assert_allclose(objective(path.amplitudes[0], path.centers[0], problem.width).value, want.fun, atol=1e-3)
+
+    def test_moving_the_centres_gains(self, problem, objective):
+        held, moved = (run(NewtonSolver(5.0, reach=reach), objective, problem) for reach in (0.0, 0.4))
+        assert moved.loss_curve[-1] < held.loss_curve[-1] - 0.1
+
+    def test_centres_step_within_reach(self, problem, objective):
+        # at amplitudes 0 nothing pulls at a centre: the second step is the first that moves one
+        path = run(NewtonSolver(5.0, reach=0.1), objective, problem, n_steps=2)
+        steps = np.linalg.norm(path.centers[0] - problem.centers, axis=1)
+        assert np.all(steps <= 0.1 * problem.width * (1 + 1e-9))
+        assert np.any(steps > 0)
+
+    @pytest.mark.parametrize("width", [0.05, 0.7, 5.0])
+    def test_loss_never_grows_at_a_width_and_t_is_not_negative(self, draw_problem, width):
+        problem = draw_problem(n=100, n_kernels=4, width=width)
+        objective = make_objective(problem)
+        start = objective(np.zeros(4), problem.centers, width).value
+        path = run(NewtonSolver(5.0), objective, problem)
+        assert np.all(np.diff(np.concatenate([[start], path.loss_curve])) <= 0)
+        assert np.all(path.losses <= 0)
+
+    @pytest.mark.parametrize("spoil", ["center_gradient", "amplitude_gradient"])
+    def test_a_bad_step_is_refused(self, problem, objective, spoil):
+        def wrong(amplitudes, centers, width):
+            point = objective(amplitudes, centers, width)
+            return point._replace(**{spoil: -1e3 * getattr(point, spoil)})
+
+        path = run(NewtonSolver(5.0), wrong, problem)
+        assert np.all(np.diff(np.concatenate([[0.0], path.loss_curve])) <= 0)
+        assert path.losses[0] <= 0
+
+    def test_records_what_it_reached(self, problem, objective):
+        widths = schedule(3.0, 0.3, 4, 5, "geometric")
+        path = NewtonSolver(5.0).solve(objective, widths, lambda j: problem.centers if j == 0 else None)
+        assert_array_equal(path.widths, widths[:, -1])
+        assert path.loss_curve.shape == (20,)
+        for width, loss, amplitudes, centers in zip(
+            path.widths, path.losses, path.amplitudes, path.centers, strict=True
+        ):
+            assert_allclose(objective(amplitudes, centers, width).loss, loss, rtol=1e-12)
+
+    def test_starts_afresh_where_it_is_told_to(self, problem, objective):
+        widths = np.repeat([[2.0], [0.5]], 4, axis=1)
+        solver = NewtonSolver(5.0)
+        both = solver.solve(objective, widths, lambda j: problem.centers + j)
+        alone = solver.solve(objective, widths[1:], lambda j: problem.centers + 1)
+        assert_array_equal(both.centers[1], alone.centers[0])
+        assert_array_equal(both.amplitudes[1], alone.amplitudes[0])
+
+    def test_says_when_amplitudes_are_not_optimal(self, problem, objective):
+        path = run(NewtonSolver(5.0, tol=1e-12, max_polish=0), objective, problem, n_steps=1)
+        assert path.converged.tolist() == [False]
+
+    def test_kernels_on_equal_places_share_the_amplitude(self, problem, objective):
+        centers = np.repeat(problem.centers[:1], 3, axis=0)
+        path = NewtonSolver(5.0, tol=1e-12, reach=0.0).solve(objective, hold(0.7, 20), lambda j: centers)
+        want = best_amplitudes(objective, centers, 0.7, 5.0)
+        assert_allclose(path.amplitudes[0], want.x, rtol=1e-4, atol=1e-4)
+        assert_allclose(path.amplitudes[0], path.amplitudes[0][0], rtol=1e-6)
+
+
+class TestAdam:
+    def test_follows_the_published_algorithm(self, problem, objective):
+        n_steps, rate = 12, 0.05
+        path = run(AdamSolver(80.0, rate), objective, problem, n_steps)
+        x = np.concatenate([np.zeros(3), problem.centers.ravel()])
+        first, second = np.zeros_like(x), np.zeros_like(x)
+        for step in range(1, n_steps + 1):
+            point = objective(x[:3], x[3:].reshape(3, -1), problem.width)
+            gradient = np.concatenate([point.amplitude_gradient, point.center_gradient.ravel()])
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            x = x - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        assert_allclose(path.amplitudes[0], x[:3], rtol=1e-9, atol=1e-12)
+        assert_allclose(path.centers[0], x[3:].reshape(3, -1), rtol=1e-9, atol=1e-12)
+        assert_allclose(path.loss_curve[-1], objective(x[:3], x[3:].reshape(3, -1), problem.width).value, rtol=1e-9)
+
+    def test_loss_falls_towards_that_of_newton(self, problem, objective):
+        adam = run(AdamSolver(5.0, 0.05), objective, problem, 300)
+        newton = run(NewtonSolver(5.0), objective, problem, 100)
+        assert len(adam.loss_curve) == 300
+        assert adam.loss_curve[-1] < 0.8 * newton.loss_curve[-1] < 0
+
+    def test_amplitudes_stay_within_their_bound(self, problem, objective):
+        path = run(AdamSolver(0.2, 0.05), objective, problem, 50)
+        assert_allclose(np.max(np.abs(path.amplitudes)), 0.2, rtol=1e-12)

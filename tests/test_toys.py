@@ -1,0 +1,210 @@
+"""Toys: who is data, who is reference, and with what weight."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sparker import _toys
+from sparker._pool import Pool
+
+
+def make_pool(n_reference=50, n_data=20, weight=None, dtype=np.float64):
+    rows = np.random.default_rng(3).normal(size=(n_reference + n_data, 2)).astype(dtype)
+    return Pool([rows[:n_reference], rows[n_reference:]], weight)
+
+
+def observe(pool, n_reference=50, calibration="permutation", expected=None, seed=0):
+    return _toys.observe(pool, n_reference, calibration, expected, np.random.default_rng(seed))
+
+
+def draw_many(toys, n=200):
+    return [toys.draw(np.random.default_rng(i))[1] for i in range(n)]
+
+
+def assert_apart(weights):
+    """No row is data and reference of the same toy."""
+    assert not np.any((weights.reference > 0) & (weights.data > 0))
+
+
+class TestObserved:
+    def test_reference_is_scaled_to_the_data_or_to_the_expected_count(self):
+        pool = make_pool()
+        for expected, count in ((None, 20), (35.0, 35)):
+            weights = observe(pool, expected=expected).weights
+            assert_allclose(weights.reference, [count / 50] * 50 + [0] * 20, rtol=1e-12)
+            assert_array_equal(weights.data, [0] * 50 + [1] * 20)
+            assert_allclose(weights.unit, count / 50, rtol=1e-12)
+
+    def test_raw_weights_count(self, rng):
+        raw = rng.uniform(0.5, 2, 70)
+        weights = observe(make_pool(weight=raw)).weights
+        assert_array_equal(weights.data[50:], raw[50:])
+        assert_allclose(weights.reference[:50], raw[:50] * raw[50:].sum() / raw[:50].sum(), rtol=1e-12)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_weights_have_the_dtype_of_the_rows(self, dtype):
+        weights = observe(make_pool(dtype=dtype)).weights
+        assert weights.reference.dtype == weights.data.dtype == dtype
+
+    def test_what_is_learned_comes_from_both_samples_only_under_permutation(self):
+        pool = make_pool()
+        assert observe(pool).label_blind is pool
+        for calibration in ("split", "bootstrap"):
+            blind = observe(pool, calibration=calibration).label_blind
+            assert_array_equal(np.concatenate(blind.blocks), pool.blocks[0])
+
+    def test_split_gives_up_as_many_reference_rows_as_toys_do(self):
+        weights = [observe(make_pool(), calibration="split", seed=seed).weights for seed in (0, 0, 1)]
+        for w in weights:
+            assert np.count_nonzero(w.reference) == 30
+            assert_allclose(w.reference.sum(), 20, rtol=1e-12)
+            assert_array_equal(w.data, [0] * 50 + [1] * 20)
+        assert_array_equal(weights[0].reference, weights[1].reference)
+        assert np.any(weights[0].reference != weights[2].reference)
+
+    @pytest.mark.parametrize(("n_reference", "enough"), [(39, False), (40, True)])
+    def test_split_needs_twice_as_many_reference_rows(self, n_reference, enough):
+        pool = make_pool(n_reference)
+        if enough:
+            observe(pool, n_reference, "split")
+        else:
+            with pytest.raises(ValueError, match="twice as many reference .* found 39 and 20"):
+                observe(pool, n_reference, "split")
+
+
+class TestPermutationAndSplit:
+    @pytest.mark.parametrize(("calibration", "n_pool"), [("permutation", 70), ("split", 50)])
+    def test_every_row_is_in_exactly_one_sample(self, calibration, n_pool):
+        toys = _toys.make_toys(observe(make_pool(), calibration=calibration), calibration)
+        assert toys.pool.n_rows == n_pool
+        for weights in draw_many(toys, 20):
+            assert_apart(weights)
+            assert np.sum(weights.data) == 20
+            assert_array_equal(np.unique(weights.data), [0, 1])
+            assert_allclose(weights.reference[weights.data == 0], 20 / (n_pool - 20), rtol=1e-12)
+
+    def test_split_uses_the_reference_rows_alone(self):
+        pool = make_pool()
+        toys = _toys.make_toys(observe(pool, calibration="split"), "split")
+        assert_array_equal(np.concatenate(toys.pool.blocks), pool.blocks[0])
+
+    @pytest.mark.parametrize("calibration", ["permutation", "split"])
+    def test_every_row_is_data_equally_often(self, calibration):
+        toys = _toys.make_toys(observe(make_pool(), calibration=calibration), calibration)
+        counts = np.sum([weights.data for weights in draw_many(toys, 500)], axis=0)
+        expected = 500 * 20 / toys.pool.n_rows
+        assert np.max(np.abs(counts - expected)) < 4.5 * np.sqrt(expected)
+
+    def test_toys_are_a_function_of_the_generator_and_know_no_row_order(self, rng):
+        pool = make_pool()
+        X = np.concatenate(pool.blocks)
+        order = rng.permutation(70)
+        rows = []
+        for p in (pool, pool, Pool([X[order]])):
+            weights = _toys.PermutationToys(p, 20, None).draw(np.random.default_rng(5))[1]
+            rows.append(sorted(p.rows(np.flatnonzero(weights.data)).tolist()))
+        assert rows[0] == rows[1] == rows[2]
+
+    def test_expected_count_makes_poisson_counts(self):
+        toys = _toys.make_toys(observe(make_pool(), expected=30.0), "permutation")
+        drawn = draw_many(toys, 1000)
+        counts = np.array([weights.data.sum() for weights in drawn])
+        assert_allclose(counts.mean(), 30, atol=4 * np.sqrt(30 / 1000))
+        assert_allclose(counts.var(), 30, rtol=0.25)
+        for weights in drawn[:20]:
+            assert_apart(weights)
+            assert np.count_nonzero(weights.reference) == 70 - weights.data.sum()
+            assert_allclose(weights.reference.sum(), 30, rtol=1e-12)
+        assert "approximate" in toys.name
+
+    @pytest.mark.parametrize("calibration", ["permutation", "split"])
+    def test_refuse_unequal_weights(self, calibration):
+        weight = np.ones(70)
+        weight[3] = 2
+        observed = observe(make_pool(weight=weight), calibration=calibration)
+        with pytest.raises(ValueError, match="equal weight"):
+            _toys.make_toys(observed, calibration)
+
+    @pytest.mark.filterwarnings("ignore:calibration=.bootstrap")
+    @pytest.mark.parametrize("calibration", ["permutation", "split", "bootstrap"])
+    def test_refuse_weighted_data(self, calibration):
+        weight = np.ones(70)
+        weight[60] = 2
+        observed = observe(make_pool(weight=weight), calibration=calibration)
+        with pytest.raises(ValueError, match="data rows"):
+            _toys.make_toys(observed, calibration)
+
+    def test_take_reference_weights_that_are_equal(self):
+        weight = np.concatenate([np.full(50, 0.25), np.ones(20)])
+        toys = _toys.make_toys(observe(make_pool(weight=weight)), "permutation")
+        weights = toys.draw(np.random.default_rng(0))[1]
+        assert_allclose(weights.reference.sum(), 20, rtol=1e-12)
+        assert weights.data.sum() == 20
+
+
+class TestBootstrap:
+    def make(self, weight=None, expected=None):
+        observed = observe(make_pool(weight=weight), calibration="bootstrap", expected=expected)
+        with pytest.warns(UserWarning, match="blunt at narrow widths"):
+            return _toys.make_toys(observed, "bootstrap")
+
+    def test_redraws_both_samples_from_the_reference(self):
+        toys = self.make()
+        assert_array_equal(np.concatenate(toys.pool.blocks), make_pool().blocks[0])
+        for weights in draw_many(toys, 20):
+            assert weights.data.sum() == 20
+            assert_allclose(weights.reference.sum(), 20, rtol=1e-12)
+            copies = weights.reference / (20 / 50)
+            assert_allclose(copies, np.round(copies), atol=1e-9)
+            assert copies.max() >= 2, "with replacement"
+
+    def test_draws_data_in_proportion_to_weight_and_keeps_the_weight_of_reference_rows(self):
+        weight = np.concatenate([np.full(25, 1.0), np.full(25, 3.0), np.ones(20)])
+        drawn = draw_many(self.make(weight), 400)
+        heavy = np.sum([weights.data[25:] for weights in drawn]) / (400 * 20)
+        assert_allclose(heavy, 0.75, atol=0.02)
+        share = np.mean([weights.reference[25:].sum() for weights in drawn]) / 20
+        assert_allclose(share, 0.75, atol=0.02)
+
+    def test_expected_count_makes_poisson_counts(self):
+        counts = [weights.data.sum() for weights in draw_many(self.make(expected=30.0), 1000)]
+        assert_allclose(np.mean(counts), 30, atol=4 * np.sqrt(30 / 1000))
+
+
+class TestCallable:
+    def make(self, function, expected=None, dtype=np.float64):
+        return _toys.make_toys(observe(make_pool(dtype=dtype), calibration=function, expected=expected), function)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_pair_becomes_a_pool_and_its_weights(self, dtype):
+        toys = self.make(lambda rng: (rng.normal(size=(8, 2)), rng.normal(size=(3, 2))), dtype=dtype)
+        pool, weights = toys.draw(np.random.default_rng(0))
+        again = np.random.default_rng(0)
+        assert_array_equal(pool.blocks[0], again.normal(size=(8, 2)).astype(dtype))
+        assert_array_equal(pool.blocks[1], again.normal(size=(3, 2)).astype(dtype))
+        assert pool.dtype == weights.data.dtype == dtype
+        assert_allclose(weights.reference, [3 / 8] * 8 + [0] * 3, rtol=1e-6)
+        assert_array_equal(weights.data, [0] * 8 + [1] * 3)
+
+    def test_third_item_weights_the_reference(self):
+        raw = np.array([1.0, 2.0, 5.0])
+        toys = self.make(lambda rng: (np.zeros((3, 2)), np.ones((4, 2)), raw), expected=16.0)
+        _, weights = toys.draw(np.random.default_rng(0))
+        assert_allclose(weights.reference, [2, 4, 10, 0, 0, 0, 0], rtol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("pair", "message"),
+        [
+            ((np.zeros((3, 1)), np.zeros((2, 2))), r"reference rows of shape \(3, 1\).*\(n, 2\)"),
+            ((np.zeros((3, 2)), np.zeros((2, 3))), r"data rows of shape \(2, 3\).*\(n, 2\)"),
+            ((np.zeros((3, 2)), np.zeros(2)), r"data rows of shape \(2,\).*\(n, 2\)"),
+            ((np.zeros((3, 2)), np.zeros((0, 2))), r"data rows of shape \(0, 2\).*n >= 1"),
+            ((np.zeros((3, 2)), np.ones((2, 2)), np.ones(4)), "weight"),
+            ((np.zeros((3, 2)),), "calibration"),
+            ((np.zeros((3, 2)), np.ones((2, 2)), np.ones(3), np.ones(2)), "calibration"),
+        ],
+        ids=["columns", "data columns", "flat data", "no data", "weight length", "1-tuple", "4-tuple"],
+    )
+    def test_what_does_not_fit_is_refused_by_name(self, pair, message):
+        with pytest.raises(ValueError, match=message):
+            self.make(lambda rng: pair).draw(np.random.default_rng(0))
