@@ -1,40 +1,74 @@
-"""From p-values at several scales to one, calibrated on the same toys."""
+"""From the statistics at several scales to one p-value, calibrated on the same toys."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import logsumexp
 
 Array = npt.NDArray[Any]
 
 # Ties: sums of float32 rows agree to about 1e-6, whatever the order; SciPy's slack of 100 eps is below that.
 SLACK = 1e-5
 
-# Each turns log p (n, k) into one number per row; larger is more significant. Scales are correlated, so that no closed
-# form of their null is right: the number is only ever ranked among the same number of toys.
-RULES: dict[str, Callable[[Array], Array]] = {
-    # arXiv:2511.03095: a signal at one scale, or a weaker one at several
-    "min-mean": lambda log_p: -0.5 * log_p.min(axis=1) - 0.5 * log_p.mean(axis=1),
-    "min": lambda log_p: -log_p.min(axis=1),
-    "product": lambda log_p: -log_p.sum(axis=1),
-    "mean": lambda log_p: -np.log(np.exp(log_p).mean(axis=1)),
-}
+TAIL = 0.2  # share of the rows whose log p comes from the fitted tail
+MIN_TAIL = 5  # rows without which there is no tail to fit
+
+
+def reached(values: Array) -> Array:
+    """The value that a toy must reach to count as a tie or more: a relative slack below, +inf for a failed toy."""
+    return values - SLACK * np.where(np.isfinite(values), np.abs(values), 0.0)
 
 
 def exceedances(null: Array, observed: Array) -> Array:
-    """How many toys reach each observed value, ties included; ``null`` (n, ...) sorted or not, ``observed`` (...)."""
-    return np.sum(null >= observed - SLACK * np.abs(observed), axis=0)
+    """How many toys reach each observed value, ties included; ``null`` (n_toys, ...), ``observed`` (...)."""
+    return np.sum(null >= reached(observed), axis=0)
 
 
-def pooled_p_values(values: Array) -> Array:
-    """Share of all rows that reach each row, itself included, at each scale: its p-value, in the shape of `values`."""
+def counted_log_p(values: Array) -> Array:
+    """Log of p of every row among all rows, at each scale: the share of rows that reach it, itself included.
+
+    Both shapes are (n_rows, n_scales).
+    """
     n = len(values)
     ordered = np.sort(values, axis=0)
-    with np.errstate(invalid="ignore"):  # a failed toy is +inf
-        threshold = np.where(np.isfinite(values), values - SLACK * np.abs(values), values)
-    below = [np.searchsorted(ordered[:, k], threshold[:, k], side="left") for k in range(values.shape[1])]
-    return (n - np.stack(below, axis=1)) / n
+    thresholds = reached(values)
+    below = [np.searchsorted(ordered[:, k], thresholds[:, k], side="left") for k in range(values.shape[1])]
+    return np.log((n - np.stack(below, axis=1)) / n)
+
+
+def extended_log_p(values: Array) -> Array:
+    """`counted_log_p`, with the upper fifth of the rows on an exponential tail, since counts tell few of them apart.
+
+    There, log p = log(share above u) - (value - u) / scale, with u the 80 % quantile of the scale's values and the
+    scale of the tail from the median excess, which a few large values do not move. Every row meets the same map.
+    """
+    log_p = counted_log_p(values)
+    threshold = np.quantile(values, 1 - TAIL, axis=0, method="higher")
+    for k, u in enumerate(threshold):
+        above = values[:, k] > u
+        if above.sum() >= MIN_TAIL:
+            excess = values[above, k] - u
+            log_p[above, k] = np.log(above.mean()) - excess * (np.log(2) / np.median(excess))
+    return log_p
+
+
+# How log p is found, and what turns it (n, k) into one number per row; larger is more significant. Scales are
+# correlated, so that no closed form of their null is right: the number is only ever ranked among those of the toys.
+RULES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    # generalised mean of exponent -1/2 (Vovk and Wang, Biometrika 107 (2020) 791): between the minimum and the product
+    "power-mean": (extended_log_p, lambda log_p: _log_mean_exp(-0.5 * log_p)),
+    # arXiv:2511.03095: a signal at one scale, or a weaker one at several
+    "min-mean": (counted_log_p, lambda log_p: -0.5 * log_p.min(axis=1) - 0.5 * log_p.mean(axis=1)),
+    "min": (counted_log_p, lambda log_p: -log_p.min(axis=1)),
+    "product": (counted_log_p, lambda log_p: -log_p.sum(axis=1)),
+    "mean": (counted_log_p, lambda log_p: -_log_mean_exp(log_p)),
+}
+
+
+def _log_mean_exp(x: Array) -> Array:
+    return logsumexp(x, axis=1) - np.log(x.shape[1])
 
 
 def aggregate(null: Array, observed: Array, rule: str) -> tuple[float, Array]:
@@ -50,8 +84,9 @@ def aggregate(null: Array, observed: Array, rule: str) -> tuple[float, Array]:
     -------
     observed_aggregate : float
     null_aggregate : ndarray of shape (n_toys,)
-        p-values are ranks among the n_toys + 1 pooled rows, the observed row treated like any other, so that
-        the rank of its aggregate among theirs is uniform under the null.
+        The observed row is treated like any other of the n_toys + 1, so that the rank of its aggregate among
+        theirs is uniform under the null, whatever the map.
     """
-    combined = RULES[rule](np.log(pooled_p_values(np.concatenate([observed[None], null]))))
+    find_log_p, combine = RULES[rule]
+    combined = combine(find_log_p(np.concatenate([observed[None], null])))
     return float(combined[0]), combined[1:]

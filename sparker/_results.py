@@ -88,7 +88,13 @@ class TwoSampleResult:
     null_distribution: Any = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the toys, as plain Python numbers, lists and strings, ready for JSON."""
+        """Return everything but the toys as plain Python numbers, lists and strings.
+
+        Returns
+        -------
+        fields : dict
+            By name of attribute. Z is infinite where p = 1, which JSON has no number for.
+        """
         out: dict[str, Any] = {}
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)

@@ -14,16 +14,16 @@ N_PAIRS = 10_000
 def width_range(pool: Pool, rng: np.random.Generator, first: float | None, last: float | None) -> tuple[float, float]:
     """Widest and narrowest width, from the distances of random pairs of rows, labels unseen.
 
-    Widest: twice the 99th percentile. Narrowest: half the 1st percentile, but at most a quarter of the median: in many
-    dimensions all distances are nearly equal and half the 1st percentile is still broad. Pairs at distance 0
-    do not count; if there are no others, every width is as good, and 1 is taken.
+    Widest: the 99th percentile. Narrowest: half the 1st percentile, but at most a quarter of the median: in many
+    dimensions all distances are nearly equal and half the 1st percentile is still broad. Pairs at distance 0 do not
+    count; if there are no others, every width is as good, and 1 is taken.
     """
     i, j = (pool.rows(pool.draw(rng.random(N_PAIRS))) for _ in range(2))
     distances = np.sqrt(np.sum((i.astype(np.float64) - j) ** 2, axis=1))
     distances = distances[distances > 0]
     if len(distances):
         low, median, high = np.quantile(distances, [0.01, 0.5, 0.99])
-        widest, narrowest = 2 * high, min(0.5 * low, 0.25 * median)
+        widest, narrowest = high, min(0.5 * low, 0.25 * median)
     else:
         widest = narrowest = 1.0
     widest = widest if first is None else first

@@ -91,6 +91,14 @@ def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array
     return np.moveaxis(standardised, 2, 0)[: len(toys)]
 
 
+def scores_at(pool: Pool, weights: Weights, centers: Array, width: float) -> Array:
+    """U / sqrt(V) of kernels at given centres, shape (n_kernels,)."""
+    order = np.argsort(centers[:, 0], kind="stable")
+    out = np.empty(len(centers))
+    out[order] = scores(pool, [weights], centers[order], np.array([width]))[0, 0]
+    return out
+
+
 def _score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:
     """Columns c - w and v of all toys; one column of v where it is the same for all."""
     # A product's last bits depend on its shape: batches of toys are padded to one size with toys of weight 0.

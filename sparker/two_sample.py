@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sparker import _calibration
+from sparker import _calibration, _starts
 from sparker._backends import BACKENDS, Backend
 from sparker._base import Fitted, TwoSampleTest
 from sparker._results import TwoSampleResult
@@ -38,6 +38,10 @@ class KernelSummary:
         a: the log density ratio that the kernel adds at its centre where no other kernel competes.
     sign : int
         +1 for an excess of data, -1 for a deficit, 0 for a kernel that does nothing.
+    score : float
+        (sum_D k - sum_R w k) / sqrt(V): how far the rows near the centre are from what the reference predicts, in
+        standard deviations at a place fixed beforehand. At a fitted place it is biased upwards: it ranks, it does
+        not test.
     expected_excess : float
         sum_R w (e^f - e^(f - f_i)): data rows more (or fewer) than the reference predicts, due to this kernel.
     nearest_rows : ndarray of shape (n_nearest,)
@@ -48,6 +52,7 @@ class KernelSummary:
     width: float
     amplitude: float
     sign: int
+    score: float
     expected_excess: float
     nearest_rows: npt.NDArray[np.intp]
 
@@ -66,8 +71,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     n_widths : int, default=8
         Widths at which the statistic is recorded.
     width_init, width_final : float, default=None
-        Widest and narrowest width in the units of X. None: twice the 99th percentile of the distances of pooled
-        rows, and the smaller of half their 1st percentile and a quarter of their median.
+        Widest and narrowest width in the units of X. None: the 99th percentile of the distances of pooled rows, and the smaller of half their 1st percentile and a quarter of their median.
     annealing : {"geometric", "linear"}, default="geometric"
         Spacing of the widths; with ``start="random"`` also of the steps between them.
     competition : bool, default=True
@@ -79,7 +83,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         "random": on random data rows at the widest width, and anneal from there to the narrowest.
     n_candidates : int, default=300
         Candidates of the score start: pooled rows, labels unseen, spread out over the pool.
-    max_iter : int, default=10
+    max_iter : int, default=6
         Solver steps for each recorded width ("adam" wants about 100).
     tol : float, default=1e-3
         A step that changes the loss by less ends the steps at a width ("newton").
@@ -100,9 +104,10 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         data, reference_weight)``.
     n_toys : int, default=500
         Number of toys; the smallest possible p-value is 1 / (n_toys + 1).
-    aggregation : {"min-mean", "min", "product", "mean"}, default="min-mean"
-        How the p-values at all scales are joined, before the same toys calibrate the result. "min-mean" is
-        -(min log p + mean log p) / 2 of arXiv:2511.03095.
+    aggregation : {"power-mean", "min-mean", "min", "product", "mean"}, default="power-mean"
+        How the p-values at all scales are joined, before the same toys calibrate the result. "power-mean": the mean
+        of p^(-1/2), with an exponential tail for the p of the upper fifth of the toys, whose counts are too coarse.
+        "min-mean": -(min log p + mean log p) / 2 of counted p, as in arXiv:2511.03095.
     backend : {"auto", "numba", "matmul", "numpy"}, default="auto"
         "numba": fused compiled loops; "matmul": matrix products; "numpy": the slow definition. "auto" takes "matmul"
         above 48 features and "numba" below.
@@ -206,7 +211,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         solver: str = "newton",
         start: str = "score",
         n_candidates: int = 300,
-        max_iter: int = 10,
+        max_iter: int = 6,
         tol: float = 1e-3,
         alpha: float = 0.1,
         max_amplitude: float = 5.0,
@@ -214,7 +219,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         expected_count: float | None = None,
         calibration: str | Callable[..., Any] = "permutation",
         n_toys: int = 500,
-        aggregation: str = "min-mean",
+        aggregation: str = "power-mean",
         backend: str = "auto",
         random_state: Any = None,
         n_jobs: int | None = None,
@@ -293,10 +298,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=FLOATS, order="C", reset=False)
-        statistic = self._fitted.statistic
-        assert isinstance(statistic, SparKerStatistic)
-        phi = Backend(statistic.backend).activations(X, self.centers_, self.width_, statistic.competition)
-        return phi * self.amplitudes_.astype(X.dtype)
+        return self._contributions(X)
 
     def score_samples(self, X: Any) -> Array:
         """Log density ratio f(x) of data to reference at the width ``width_``; higher is more data-like.
@@ -361,7 +363,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         return self.classes_[(self.decision_function(X) > 0).astype(int)]
 
     def kernel_table(self, n_nearest: int = 10) -> list[KernelSummary]:
-        """The kernels at ``width_``, largest expected excess or deficit first.
+        """The kernels at ``width_``, largest score first.
 
         Parameters
         ----------
@@ -374,27 +376,34 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
             ``pandas.DataFrame(test.kernel_table())`` makes a table of it.
         """
         check_is_fitted(self)
-        samples, weights = self._fitted.samples, self._fitted.observed.weights
-        parts = self.transform(samples.reference).astype(np.float64)
+        samples, observed = self._fitted.samples, self._fitted.observed
+        parts = self._contributions(samples.reference).astype(np.float64)
         f = parts.sum(axis=1, keepdims=True)
         # e^f - e^(f - f_i) without cancellation for weak kernels
-        excess = weights.reference[: len(parts)] @ (-np.exp(f) * np.expm1(-parts))
+        excess = observed.weights.reference[: len(parts)] @ (-np.exp(f) * np.expm1(-parts))
+        score = _starts.scores_at(observed.pool, observed.weights, self.centers_, self.width_)
         table = []
-        for i in np.argsort(-np.abs(excess), kind="stable"):
+        for i in np.argsort(-np.abs(score), kind="stable"):
             distances = np.sum((samples.data - self.centers_[i]) ** 2, axis=1)
             nearest = np.argsort(distances, kind="stable")[:n_nearest]
-            amplitude = float(self.amplitudes_[i])
             table.append(
                 KernelSummary(
-                    self.centers_[i].copy(),
-                    self.width_,
-                    amplitude,
-                    int(np.sign(amplitude)),
-                    float(excess[i]),
-                    samples.data_rows[nearest],
+                    center=self.centers_[i].copy(),
+                    width=self.width_,
+                    amplitude=float(self.amplitudes_[i]),
+                    sign=int(np.sign(self.amplitudes_[i])),
+                    score=float(score[i]),
+                    expected_excess=float(excess[i]),
+                    nearest_rows=samples.data_rows[nearest],
                 )
             )
         return table
+
+    def _contributions(self, X: Array) -> Array:
+        statistic = self._fitted.statistic
+        assert isinstance(statistic, SparKerStatistic)
+        phi = Backend(statistic.backend).activations(X, self.centers_, self.width_, statistic.competition)
+        return phi * self.amplitudes_.astype(X.dtype)
 
     def _warm_up(self) -> None:
         statistic = self._fitted.statistic

@@ -1,17 +1,18 @@
-"""From p-values at several scales to one."""
+"""From the statistics at several scales to one p-value."""
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sparker._aggregation import RULES, aggregate, exceedances, pooled_p_values
+from sparker._aggregation import MIN_TAIL, RULES, TAIL, aggregate, counted_log_p, exceedances, extended_log_p
 
-BY_HAND = {
+COUNTED = {
     "min-mean": lambda p: -0.5 * np.log(p.min()) - 0.5 * np.log(p).mean(),
     "min": lambda p: -np.log(p.min()),
     "product": lambda p: -np.log(p.prod()),
     "mean": lambda p: -np.log(p.mean()),
 }
+BY_HAND = COUNTED | {"power-mean": lambda p: np.log(np.mean(p**-0.5))}
 
 
 def test_every_rule_is_checked_by_hand():
@@ -29,22 +30,42 @@ def test_small_example_by_hand(rule):
     assert_allclose(got_null, [BY_HAND[rule](p) for p in p_null], rtol=1e-12)
 
 
-def test_pooled_p_values_count_ties_within_the_slack():
-    values = np.array([[1.0], [1.0 + 1e-7], [1.0 - 1e-7], [1.01], [0.99]])
-    assert_allclose(pooled_p_values(values)[:, 0], [4 / 5, 4 / 5, 4 / 5, 1 / 5, 1], rtol=1e-12)
+class TestPooledP:
+    def test_counts_ties_within_the_slack(self):
+        values = np.array([[1.0], [1.0 + 1e-7], [1.0 - 1e-7], [1.01], [0.99]])
+        assert_allclose(np.exp(counted_log_p(values)[:, 0]), [4 / 5, 4 / 5, 4 / 5, 1 / 5, 1], rtol=1e-12)
+
+    def test_equals_a_plain_count(self, rng):
+        values = rng.choice([0.0, 0.5, 1.0, 2.0, np.inf], size=(40, 3))
+        want = (values[None] >= values[:, None]).mean(axis=1)
+        assert_allclose(np.exp(counted_log_p(values)), want, rtol=1e-12)
+
+    def test_upper_fifth_lies_on_an_exponential_tail(self, rng):
+        values = rng.exponential(size=(101, 2))
+        got, counted = extended_log_p(values), counted_log_p(values)
+        for k in range(2):
+            u = np.sort(values[:, k])[80]
+            above = values[:, k] > u
+            assert above.sum() == 20
+            assert_array_equal(got[~above, k], counted[~above, k])
+            excess = values[above, k] - u
+            want = np.log(20 / 101) - excess / (np.median(excess) / np.log(2))
+            assert_allclose(got[above, k], want, rtol=1e-12)
+
+    def test_tail_is_near_the_truth_where_the_truth_is_exponential(self, rng):
+        values = rng.exponential(size=(20_000, 1))
+        at = values[:, 0] > np.log(10)
+        assert_allclose(extended_log_p(values)[at, 0], -values[at, 0], rtol=0.1)
+
+    def test_too_few_rows_for_a_tail_are_counted(self, rng):
+        n = round(MIN_TAIL / TAIL) - 1
+        values = rng.exponential(size=(n, 3))
+        assert_array_equal(extended_log_p(values), counted_log_p(values))
 
 
-def test_pooled_p_values_equal_a_plain_count(rng):
-    values = rng.choice([0.0, 0.5, 1.0, 2.0, np.inf], size=(40, 3))
-    want = (values[None] >= values[:, None]).mean(axis=1)
-    assert_allclose(pooled_p_values(values), want, rtol=1e-12)
-
-
-@pytest.mark.parametrize(("observed", "n"), [(1.0, 4), (1.01, 2), (2.0, 2), (3.0, 0), (-1.0, 5), (0.0, 5)])
-def test_exceedances_include_ties(observed, n):
+@pytest.mark.parametrize(("observed", "n"), [(1.0, 4), (1.01, 2), (2.0, 2), (3.0, 1), (-1.0, 5), (0.0, 5)])
+def test_exceedances_include_ties_and_failed_toys(observed, n):
     null = np.array([0.0, 1.0 - 1e-6, 1.0, 2.0, np.inf])[:, None]
-    # infinity is a failed toy, which reaches everything
-    n = max(n, 1)
     assert_array_equal(exceedances(null, np.array([observed])), [n])
 
 
@@ -52,33 +73,61 @@ def test_exceedances_allow_no_more_than_the_slack():
     assert exceedances(np.array([1 - 2e-5, 1 - 0.5e-5]), np.array(1.0)) == 1
 
 
-@pytest.mark.parametrize("rule", BY_HAND)
+def test_exceedances_are_counted_at_each_scale_alone():
+    null = np.array([[1.0, 5.0], [2.0, 1.0], [3.0, 1.0]])
+    assert exceedances(null, np.array([2.0, 2.0])).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("rule", COUNTED)
 def test_monotone_change_of_each_scale_changes_nothing(rng, rule):
     null, observed = rng.exponential(size=(50, 3)), rng.exponential(size=3)
 
     def change(values):
         return np.stack([values[..., 0] ** 3, 7 * values[..., 1], np.exp(values[..., 2])], axis=-1)
 
-    want = aggregate(null, observed, rule)
-    got = aggregate(change(null), change(observed), rule)
-    assert_allclose(got[0], want[0], rtol=1e-12)
-    assert_allclose(got[1], want[1], rtol=1e-12)
+    assert_same(aggregate(change(null), change(observed), rule), aggregate(null, observed, rule))
 
 
 @pytest.mark.parametrize("rule", BY_HAND)
-def test_observed_row_is_treated_like_any_other(rng, rule):
-    rows = rng.exponential(size=(12, 3))
-    whole = np.append(*reversed(aggregate(rows[1:], rows[0], rule)))
-    for i in range(12):
+def test_scale_and_order_of_the_scales_change_nothing(rng, rule):
+    null, observed = rng.exponential(size=(50, 3)), rng.exponential(size=3)
+    want = aggregate(null, observed, rule)
+    factors = np.array([0.25, 3.0, 1e3])
+    assert_same(aggregate(null * factors, observed * factors, rule), want)
+    assert_same(aggregate(null[:, [2, 0, 1]], observed[[2, 0, 1]], rule), want)
+
+
+def assert_same(got, want):
+    for g, w in zip(got, want, strict=True):
+        assert_allclose(g, w, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", BY_HAND)
+@pytest.mark.parametrize("n", [12, 60])
+def test_observed_row_is_treated_like_any_other(rng, rule, n):
+    rows = rng.exponential(size=(n, 3))
+    observed, null = aggregate(rows[1:], rows[0], rule)
+    whole = np.array([observed, *null])
+    for i in range(0, n, 5):
         alone, others = aggregate(np.delete(rows, i, axis=0), rows[i], rule)
-        assert_allclose(np.sort(np.append(others, alone)), np.sort(whole), rtol=1e-12)
-        assert_allclose(alone, whole[i - 1], rtol=1e-12)
+        assert_allclose(alone, whole[i], rtol=1e-12)
+        assert_allclose(others, np.delete(whole, i), rtol=1e-12)
+
+
+@pytest.mark.parametrize("rule", BY_HAND)
+def test_larger_at_every_scale_is_never_less_significant(rng, rule):
+    null = rng.exponential(size=(60, 3))
+    aggregates = [aggregate(null, np.full(3, t), rule) for t in (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)]
+    counts = [exceedances(toys, np.array(observed)) for observed, toys in aggregates]
+    assert np.all(np.diff(counts) <= 0)
+    assert counts[0] > 40
+    assert counts[-1] == 0
 
 
 @pytest.mark.parametrize("rule", BY_HAND)
 def test_failed_toys_reach_every_observed_statistic(rng, rule):
-    null = rng.exponential(size=(50, 3))
+    null = rng.exponential(size=(60, 3))
     null[[4, 9]] = np.inf
     observed, aggregates = aggregate(null, np.full(3, 1e6), rule)
-    assert np.all(np.isfinite(aggregates))
+    assert not np.any(np.isnan(aggregates))
     assert exceedances(aggregates, np.array(observed)) == 2

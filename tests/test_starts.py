@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.distance import cdist
 
 from sparker import _starts
-from sparker._pool import Pool, Weights
+from sparker._pool import BATCH, Pool, Weights
 from sparker._toys import PermutationToys
 
 
@@ -57,56 +57,80 @@ class TestCandidates:
 
 
 class TestScores:
-    def score(self, pool, toys, candidates, widths, n_used=None):
-        n_used = np.full(len(widths), len(candidates)) if n_used is None else n_used
-        return _starts.scores(pool, toys, candidates, np.asarray(widths), n_used)
+    """How significant the excess at a candidate is, signed, in standard deviations."""
 
-    def expect(self, pool, toy, candidates, width):
-        """The formula of the module's docstring."""
-        X = np.concatenate(pool.blocks)
-        k = np.exp(-np.sum((X[:, None] - candidates) ** 2, axis=2) / (2 * width**2))
-        return (toy.data - toy.reference) @ k / np.sqrt((toy.reference + toy.unit * toy.data) @ k**2)
+    def score(self, pool, toys, candidates, *widths):
+        return _starts.scores(pool, toys, candidates, np.array(widths))
+
+    def count(self, n_data, n_reference, unit):
+        """Pool of one place with the given counts, its neighbours out of reach, and weights in which they balance."""
+        blocks = [np.zeros((n_reference, 2)), np.full((1000, 2), 1e3), np.zeros((n_data, 2)), np.full((300, 2), 1e3)]
+        is_data = np.repeat([0.0, 0.0, 1.0, 1.0], [len(block) for block in blocks])
+        return Pool(blocks), Weights(unit * (1 - is_data), is_data, unit)
+
+    @pytest.mark.parametrize("unit", [1.0, 0.3])
+    @pytest.mark.parametrize("excess", [-3.0, -1.0, 1.0, 3.0])
+    def test_of_an_isolated_place_are_those_of_counts_on_and_off(self, unit, excess):
+        n_reference = 40_000
+        expected = unit * n_reference
+        n_data = round(expected + excess * np.sqrt(expected * (1 + unit)))
+        got = self.score(*self.as_arguments(n_data, n_reference, unit), 1.0)
+        assert_allclose(got, excess, rtol=0.03)
+
+    def as_arguments(self, n_data, n_reference, unit):
+        pool, weights = self.count(n_data, n_reference, unit)
+        return pool, [weights], np.zeros((1, 2))
+
+    def test_are_zero_where_the_samples_balance(self):
+        assert_allclose(self.score(*self.as_arguments(30, 100, 0.3), 1.0), 0, atol=1e-6)
+
+    def test_are_zero_where_no_row_is_near(self, pool, rng):
+        assert_allclose(self.score(pool, [draw_toy(pool, rng)], np.full((1, 2), 1e4), 0.1), 0, atol=1e-6)
+
+    @pytest.mark.parametrize(("n_data", "n_reference", "sign"), [(5, 0, 1), (0, 50, -1)])
+    def test_are_finite_where_one_sample_is_absent(self, n_data, n_reference, sign):
+        score = self.score(*self.as_arguments(n_data, n_reference, 0.3), 1.0)
+        assert np.isfinite(score)
+        assert sign * score > 1
+
+    def test_are_near_standard_normal_under_the_null(self, rng):
+        pool = Pool([rng.normal(size=(2000, 2))])
+        toys = [draw_toy(pool, rng, 400) for _ in range(160)]
+        score = self.score(pool, toys, pool.blocks[0][:20], 0.5)[:, 0]
+        # at the width of the features part of the fluctuation is common to all places: the spread is below 1
+        assert_allclose(score.mean(), 0, atol=0.15)
+        assert_allclose(score.std(), 0.9, atol=0.15)
 
     @pytest.mark.parametrize("n_toys", [1, 3, 17])
-    def test_equal_the_formula(self, pool, rng, n_toys):
-        toys, candidates, widths = [draw_toy(pool, rng) for _ in range(n_toys)], pool.blocks[0][::7], [2.0, 0.4, 0.05]
-        got = self.score(pool, toys, candidates, widths)
-        want = [[self.expect(pool, toy, candidates, width) for width in widths] for toy in toys]
-        # kernels may be cut where they are below the resolution of float32
-        assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    def test_of_a_toy_do_not_depend_on_the_others(self, pool, rng, n_toys):
+        toys, candidates = [draw_toy(pool, rng) for _ in range(n_toys)], pool.blocks[0][::7]
+        got = self.score(pool, toys, candidates, 2.0, 0.4, 0.05)
+        assert got.shape == (n_toys, 3, len(candidates))
+        for toy, score in zip(toys, got, strict=True):
+            assert_allclose(score, self.score(pool, [toy], candidates, 2.0, 0.4, 0.05)[0], rtol=1e-6, atol=1e-6)
 
-    def test_allow_for_unequal_weights(self, pool, rng):
+    def test_of_a_toy_have_the_same_bits_in_a_batch_that_is_not_full(self, pool, rng):
+        toys, candidates = [draw_toy(pool, rng) for _ in range(BATCH)], pool.blocks[0][:5]
+        whole = self.score(pool, toys, candidates, 1.0, 0.3)
+        assert_array_equal(self.score(pool, toys[:5], candidates, 1.0, 0.3), whole[:5])
+
+    def test_allow_for_weights_that_differ_between_toys(self, pool, rng):
         weighted = Weights(rng.uniform(0, 1, 90), rng.integers(0, 3, 90).astype(float), 0.3)
         toys, candidates = [weighted, draw_toy(pool, rng)], pool.blocks[0][:5]
-        got = self.score(pool, toys, candidates, [1.0])[:, 0]
-        assert_allclose(got, [self.expect(pool, toy, candidates, 1.0) for toy in toys], rtol=1e-6, atol=1e-6)
-
-    def test_look_only_at_the_candidates_in_use(self, pool, rng):
-        toys, candidates, widths = [draw_toy(pool, rng)], pool.blocks[0][:6], [1.0, 0.5]
-        all_scores = self.score(pool, toys, candidates, widths)
-        some = self.score(pool, toys, candidates, widths, np.array([2, 6]))
-        assert_array_equal(some[0, 0, 2:], 0)
-        assert_allclose(some[0, 0, :2], all_scores[0, 0, :2], rtol=1e-9)
-        assert_allclose(some[0, 1], all_scores[0, 1], rtol=1e-9)
-
-    def test_of_a_toy_do_not_depend_on_the_others_of_its_batch(self, pool, rng):
-        toys, candidates = [draw_toy(pool, rng) for _ in range(16)], pool.blocks[0][:5]
-        whole = self.score(pool, toys, candidates, [1.0, 0.3])
-        assert_array_equal(self.score(pool, toys[:5], candidates, [1.0, 0.3]), whole[:5])
+        together = self.score(pool, toys, candidates, 1.0)
+        for toy, score in zip(toys, together, strict=True):
+            assert_allclose(score, self.score(pool, [toy], candidates, 1.0)[0], rtol=1e-6, atol=1e-6)
 
     def test_know_no_row_order(self, pool, rng):
         toy, candidates = draw_toy(pool, rng), pool.blocks[0][:5]
         shuffled = rng.permutation(90)
         other = Weights(toy.reference[shuffled], toy.data[shuffled], toy.unit)
-        got = self.score(Pool([np.concatenate(pool.blocks)[shuffled]]), [other], candidates, [1.0, 0.3])
-        assert_allclose(got, self.score(pool, [toy], candidates, [1.0, 0.3]), rtol=1e-9, atol=1e-12)
+        got = self.score(Pool([np.concatenate(pool.blocks)[shuffled]]), [other], candidates, 1.0, 0.3)
+        assert_allclose(got, self.score(pool, [toy], candidates, 1.0, 0.3), rtol=1e-6, atol=1e-6)
 
-    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-    def test_are_finite_where_no_row_is_near(self, dtype):
-        pool = Pool([np.zeros((5, 2), dtype), np.ones((3, 2), dtype)])
-        toy = Weights(*np.array([[1] * 5 + [0] * 3, [0] * 5 + [1] * 3], dtype), 0.6)
-        far = np.full((1, 2), 1e4, dtype)
-        assert_allclose(self.score(pool, [toy], far, [0.1]), 0, atol=1e-6)
+    def test_of_float32_rows_are_finite(self, rng):
+        pool = Pool([rng.normal(size=(60, 2)).astype(np.float32) + 100])
+        assert np.all(np.isfinite(self.score(pool, [draw_toy(pool, rng)], pool.blocks[0], 3.0, 1e-3)))
 
 
 class TestSelect:
