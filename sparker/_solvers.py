@@ -138,18 +138,24 @@ class NewtonSolver:
         )
 
     def _newton(self, state: _State) -> Array:
-        """Newton step of the amplitudes that are not held at their bound."""
-        gradient, hessian = state.at.amplitude_gradient, state.at.amplitude_hessian
-        held = (np.abs(state.amplitudes) >= self.max_amplitude) & (gradient * state.amplitudes < 0)
-        free = np.flatnonzero(~held)
+        """Newton step of the amplitudes within their bounds.
+
+        A coordinate that the step would carry over its bound goes to the bound, and the others are solved anew.
+        """
+        amplitudes, gradient, hessian = state.amplitudes, state.at.amplitude_gradient, state.at.amplitude_hessian
         step = np.zeros(len(gradient))
-        if len(free):
-            # Along its eigenvectors, since kernels that are broad or close to each other make the Hessian all but
-            # singular. Far from the solution the quadratic model overshoots: no coordinate moves by more than 2, by
-            # which e^f changes at most e^2 times.
-            curvature, axes = np.linalg.eigh(hessian[np.ix_(free, free)])
-            slope = axes.T @ gradient[free]
-            step[free] = -axes @ np.clip(slope / np.maximum(curvature, 1e-9 + 1e-9 * curvature[-1]), -2.0, 2.0)
+        at_bound = np.abs(amplitudes) >= self.max_amplitude * (1 - 1e-12)
+        held = at_bound & (gradient * amplitudes < 0)
+        while not held.all():
+            free = np.flatnonzero(~held)
+            step[free] = _newton_step(
+                gradient[free] + hessian[free] @ np.where(held, step, 0.0), hessian[free][:, free]
+            )
+            over = ~held & (np.abs(amplitudes + step) > self.max_amplitude * (1 + 1e-12))
+            if not over.any():
+                break
+            step[over] = np.sign(step[over]) * self.max_amplitude - amplitudes[over]
+            held |= over
         return step
 
     def _shift(self, state: _State) -> Array:
@@ -164,8 +170,8 @@ class NewtonSolver:
     def _descend(self, objective: Objective, state: _State, step: Array, shift: Array | float) -> _State:
         """The longest of a few fractions of a step that does not make the objective worse, or no step."""
         for fraction in (1.0, 0.3, 0.1, 0.03):
-            amplitudes = np.clip(state.amplitudes + fraction * step, -self.max_amplitude, self.max_amplitude)
-            new = _State.evaluate(objective, amplitudes, state.centers + fraction * shift, state.width)
+            amplitudes, centers = state.amplitudes + fraction * step, state.centers + fraction * shift
+            new = _State.evaluate(objective, amplitudes, centers, state.width)
             if new.at.value <= state.at.value:
                 return new
         return state
@@ -183,6 +189,17 @@ class NewtonSolver:
                 return state, promise < 100 * self.tol
             state = new
         return state, False
+
+
+def _newton_step(gradient: Array, hessian: Array) -> Array:
+    """Newton step along the eigenvectors, no component of it longer than 2.
+
+    Kernels that are broad or close to each other make the Hessian all but singular. Far from the solution the quadratic
+    model overshoots: a kernel of amplitude 2 changes e^f by e^2 already.
+    """
+    curvature, axes = np.linalg.eigh(hessian)
+    slope = axes.T @ gradient
+    return -axes @ np.clip(slope / np.maximum(curvature, 1e-9 + 1e-9 * curvature[-1]), -2.0, 2.0)
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,7 @@ def _report(run: Run) -> str:
             "width_unit": run.width_unit,
             "amplitude": kernel.amplitude,
             "sign": kernel.sign,
+            "score": kernel.score,
             "expected_excess": kernel.expected_excess,
             "nearest_rows": kernel.nearest_rows.tolist(),
         }

@@ -71,7 +71,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     n_widths : int, default=8
         Widths at which the statistic is recorded.
     width_init, width_final : float, default=None
-        Widest and narrowest width in the units of X. None: the 99th percentile of the distances of pooled rows, and the smaller of half their 1st percentile and a quarter of their median.
+        Widest and narrowest width in the units of X. None: the 99th percentile of the distances of pooled rows, and the
+        smaller of half their 1st percentile and a quarter of their median.
     annealing : {"geometric", "linear"}, default="geometric"
         Spacing of the widths; with ``start="random"`` also of the steps between them.
     competition : bool, default=True
