@@ -1,8 +1,8 @@
 """Seconds and memory of one fit, of a set of toys and of the import.
 
-Run on an idle machine: python benchmarks/cost.py [--repeats 7]. Every figure comes from fresh processes, after a warm-up
-that compiles; medians over the repeats. Writes benchmarks/tables/cost.csv. Memory is the peak of the anonymous resident
-memory (RssAnon, Linux) during a fit, over that after import and a warm-up fit, in MB beside the size of the pool.
+Run on an idle machine: python benchmarks/cost.py [--repeats 7]. Every figure comes from fresh processes, after a
+warm-up that compiles; medians over the repeats. Writes benchmarks/tables/cost.csv. Memory is the peak of the anonymous
+resident memory (RssAnon, Linux) during a fit, over that after import and a warm-up fit, in MB beside the pool's size.
 """
 
 import argparse

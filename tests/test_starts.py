@@ -34,6 +34,7 @@ class TestCandidates:
         X = np.concatenate(pool.blocks)
         candidates = _starts.dictionary(pool, 31, np.random.default_rng(seed))
         assert len(candidates) == 31
+        assert_array_equal(np.lexsort(candidates.T[::-1]), np.arange(31))
         assert_allclose(cdist(candidates, X).min(axis=1), 0, atol=1e-12)
         again = _starts.dictionary(Pool([rng.permutation(X)]), 31, np.random.default_rng(seed))
         assert_allclose(again, candidates, rtol=1e-9)
@@ -61,6 +62,27 @@ class TestScores:
 
     def score(self, pool, toys, candidates, *widths):
         return _starts.scores(pool, toys, candidates, np.array(widths))
+
+    @pytest.fixture
+    def candidates(self, pool):
+        return pool.rows(pool.order[::11])  # in lexicographic order, as `dictionary` returns them
+
+    def test_equal_the_formula(self, pool, rng, candidates):
+        X = np.concatenate(pool.blocks)
+        toys = [draw_toy(pool, rng), Weights(rng.uniform(0, 1, 90), rng.integers(0, 3, 90).astype(float), 0.3)]
+        got = self.score(pool, toys, candidates, 2.0, 0.4, 0.05)
+        for toy, of_toy in zip(toys, got, strict=True):
+            for width, score in zip((2.0, 0.4, 0.05), of_toy, strict=True):
+                k = np.exp(-cdist(X, candidates, "sqeuclidean") / (2 * width**2))
+                want = (toy.data - toy.reference) @ k / np.sqrt((toy.reference + toy.unit * toy.data) @ k**2)
+                # kernels may be cut where they are below the resolution of float32
+                assert_allclose(score, want, rtol=1e-6, atol=1e-6)
+
+    def test_at_given_centres_come_in_their_order(self, pool, rng, candidates):
+        toy, shuffled = draw_toy(pool, rng), rng.permutation(candidates)
+        got = _starts.scores_at(pool, toy, shuffled, 0.4)
+        order = np.lexsort(shuffled.T[::-1])
+        assert_allclose(got[order], self.score(pool, [toy], candidates, 0.4)[0, 0], rtol=1e-9, atol=1e-12)
 
     def count(self, n_data, n_reference, unit):
         """Pool of one place with the given counts, its neighbours out of reach, and weights in which they balance."""
@@ -96,33 +118,26 @@ class TestScores:
     def test_are_near_standard_normal_under_the_null(self, rng):
         pool = Pool([rng.normal(size=(2000, 2))])
         toys = [draw_toy(pool, rng, 400) for _ in range(160)]
-        score = self.score(pool, toys, pool.blocks[0][:20], 0.5)[:, 0]
+        score = self.score(pool, toys, pool.rows(pool.order[::100]), 0.5)[:, 0]
         # at the width of the features part of the fluctuation is common to all places: the spread is below 1
         assert_allclose(score.mean(), 0, atol=0.15)
         assert_allclose(score.std(), 0.9, atol=0.15)
 
     @pytest.mark.parametrize("n_toys", [1, 3, 17])
-    def test_of_a_toy_do_not_depend_on_the_others(self, pool, rng, n_toys):
-        toys, candidates = [draw_toy(pool, rng) for _ in range(n_toys)], pool.blocks[0][::7]
+    def test_of_a_toy_do_not_depend_on_the_others(self, pool, rng, candidates, n_toys):
+        toys = [draw_toy(pool, rng) for _ in range(n_toys)]
         got = self.score(pool, toys, candidates, 2.0, 0.4, 0.05)
         assert got.shape == (n_toys, 3, len(candidates))
         for toy, score in zip(toys, got, strict=True):
             assert_allclose(score, self.score(pool, [toy], candidates, 2.0, 0.4, 0.05)[0], rtol=1e-6, atol=1e-6)
 
-    def test_of_a_toy_have_the_same_bits_in_a_batch_that_is_not_full(self, pool, rng):
-        toys, candidates = [draw_toy(pool, rng) for _ in range(BATCH)], pool.blocks[0][:5]
+    def test_of_a_toy_have_the_same_bits_in_a_batch_that_is_not_full(self, pool, rng, candidates):
+        toys = [draw_toy(pool, rng) for _ in range(BATCH)]
         whole = self.score(pool, toys, candidates, 1.0, 0.3)
         assert_array_equal(self.score(pool, toys[:5], candidates, 1.0, 0.3), whole[:5])
 
-    def test_allow_for_weights_that_differ_between_toys(self, pool, rng):
-        weighted = Weights(rng.uniform(0, 1, 90), rng.integers(0, 3, 90).astype(float), 0.3)
-        toys, candidates = [weighted, draw_toy(pool, rng)], pool.blocks[0][:5]
-        together = self.score(pool, toys, candidates, 1.0)
-        for toy, score in zip(toys, together, strict=True):
-            assert_allclose(score, self.score(pool, [toy], candidates, 1.0)[0], rtol=1e-6, atol=1e-6)
-
-    def test_know_no_row_order(self, pool, rng):
-        toy, candidates = draw_toy(pool, rng), pool.blocks[0][:5]
+    def test_know_no_row_order(self, pool, rng, candidates):
+        toy = draw_toy(pool, rng)
         shuffled = rng.permutation(90)
         other = Weights(toy.reference[shuffled], toy.data[shuffled], toy.unit)
         got = self.score(Pool([np.concatenate(pool.blocks)[shuffled]]), [other], candidates, 1.0, 0.3)
@@ -130,7 +145,7 @@ class TestScores:
 
     def test_of_float32_rows_are_finite(self, rng):
         pool = Pool([rng.normal(size=(60, 2)).astype(np.float32) + 100])
-        assert np.all(np.isfinite(self.score(pool, [draw_toy(pool, rng)], pool.blocks[0], 3.0, 1e-3)))
+        assert np.all(np.isfinite(self.score(pool, [draw_toy(pool, rng)], pool.rows(pool.order), 3.0, 1e-3)))
 
 
 class TestSelect:
