@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 
 from sparker import SparKerTest
 
-N_DATA = 200
+N_DATA = 100
 N_FEATURES = 2
 
 

@@ -119,7 +119,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             samples,
             samples.fingerprint(),
             observed,
-            statistic.learn(observed.label_blind, rng),
+            statistic.learn(observed.pool, rng),
             self.calibration,
             self.aggregation,
             self.n_toys,
@@ -140,9 +140,13 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
                     "The samples were changed in place after fit: their toys would not belong to it. Fit again."
                 )
             toys = _toys.make_toys(fitted.observed, fitted.calibration)
+            plan = fitted.plan
+            if toys.pool is not None and toys.pool is not fitted.observed.pool:
+                # The observed pair learned from its own rows, labels unseen; so do toys, whose rows are the reference.
+                plan = fitted.statistic.learn(toys.pool, _calibration.generator(self.seed_, _calibration.PLAN_STREAM))
             self._warm_up()
             self._null = _calibration.simulate(
-                fitted.statistic, toys, fitted.plan, self.seed_, fitted.n_toys, self.n_jobs, self.verbose
+                fitted.statistic, toys, plan, self.seed_, fitted.n_toys, self.n_jobs, self.verbose
             )
         return self._null
 

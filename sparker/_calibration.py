@@ -21,6 +21,7 @@ MAX_FAILED = 0.05
 # Streams of one seed beside those of the toys, which are 0, 1, 2 ...
 POOL_STREAM = 2**32 - 1
 OBSERVED_STREAM = 2**32 - 2
+PLAN_STREAM = 2**32 - 3
 
 
 class ToyFailure(ValueError):

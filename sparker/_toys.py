@@ -41,25 +41,31 @@ def pair_weights(pool: Pool, reference: Array, data: Array, expected: float | No
 
 @dataclass(frozen=True)
 class Observed:
-    """The observed pair as the statistic sees it, before and after it may look at labels.
+    """The observed pair as the statistic sees it.
 
     Attributes
     ----------
     pool, weights : Pool, Weights
-        The rows, and which of them are reference and data.
-    label_blind : Pool
-        The rows from which everything is learned that is frozen for the toys: both samples for permutations,
-        the reference alone where toys are drawn from it.
+        The rows, reference first, and which of them are reference and data.
     n_reference, n_data : int
+        Rows of the samples, used or not.
     expected : float or None
+        Expected data count; None for shape only.
+    raw_weight : ndarray of shape (n_rows,)
+        Weights of all rows before any was given up.
     """
 
     pool: Pool
     weights: Weights
-    label_blind: Pool
     n_reference: int
     n_data: int
     expected: float | None
+    raw_weight: Array
+
+    def reference_pool(self) -> Pool:
+        """The whole reference, from which toys of the modes "split" and "bootstrap" are made."""
+        reference = [X for X, part in self.pool.parts() if part.start < self.n_reference]
+        return Pool(reference, self.raw_weight[: self.n_reference])
 
 
 def observe(
@@ -67,29 +73,28 @@ def observe(
 ) -> Observed:
     """Weights of the observed pair; the first `n_reference` rows of the pool are the reference."""
     n_data = pool.n_rows - n_reference
-    reference, data = pool.weight.copy(), pool.weight.copy()
-    reference[n_reference:] = 0
-    data[:n_reference] = 0
-    label_blind = pool
-    if calibration in ("split", "bootstrap"):
-        label_blind = Pool([X for X, part in pool.parts() if part.start < n_reference], pool.weight[:n_reference])
+    used = pool.weight.copy()
     if calibration == "split":
         if n_reference < 2 * n_data:
             raise ValueError(
                 f'calibration="split" needs at least twice as many reference as data rows, found {n_reference} and '
                 f'{n_data}. Pass more reference rows, or calibration="permutation".'
             )
-        # Toys lose their N_D data rows from the reference; so does the observed fit, to be like them.
-        reference[label_blind.order[rng.permutation(n_reference)[:n_data]]] = 0
-    return Observed(pool, pair_weights(pool, reference, data, expected), label_blind, n_reference, n_data, expected)
+        # Toys take their N_D data rows from the reference; the observed pair gives up as many, to be like them. What
+        # is not used must not be learned from either: rows of weight 0 are never drawn.
+        reference = pool.order[pool.order < n_reference]
+        used[reference[rng.permutation(n_reference)[:n_data]]] = 0
+    is_data = np.arange(pool.n_rows) >= n_reference
+    weights = pair_weights(pool, np.where(is_data, 0.0, used), np.where(is_data, used, 0.0), expected)
+    return Observed(Pool(pool.blocks, used), weights, n_reference, n_data, expected, pool.weight)
 
 
 def make_toys(observed: Observed, calibration: Any) -> Toys:
     """The toys of a calibration mode, or a ValueError that says why it does not fit the weights."""
-    pool, expected = observed.label_blind, observed.expected
+    expected, weight = observed.expected, observed.raw_weight
     if callable(calibration):
         return CallableToys(calibration, observed.pool.n_features, observed.pool.dtype, expected)
-    if np.any(observed.pool.weight[observed.n_reference :] != 1):
+    if np.any(weight[observed.n_reference :] != 1):
         raise ValueError(
             f'calibration="{calibration}" draws data rows of weight 1, but sample_weight gives data rows other '
             "weights. Pass repeated rows for counts, or a callable that draws a toy pair."
@@ -100,15 +105,15 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
             UserWarning,
             stacklevel=4,
         )
-        return BootstrapToys(pool, observed.n_data, expected)
-    if np.ptp(observed.pool.weight[: observed.n_reference]) > 0:
+        return BootstrapToys(observed.reference_pool(), observed.n_data, expected)
+    if np.ptp(weight[: observed.n_reference]) > 0:
         raise ValueError(
             f'calibration="{calibration}" needs reference rows of equal weight: exchanging rows of different weight '
             'changes what is compared. Use calibration="bootstrap", or a callable that draws a toy pair.'
         )
     if calibration == "split":
-        return SplitToys(pool, observed.n_data, expected)
-    return PermutationToys(pool, observed.n_data, expected)
+        return SplitToys(observed.reference_pool(), observed.n_data, expected)
+    return PermutationToys(observed.pool, observed.n_data, expected)
 
 
 def _data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_rows: int) -> int:

@@ -445,7 +445,7 @@ class TestUnderTheNull:
 
     @pytest.mark.parametrize(
         ("calibration", "n_reference", "n_sets"),
-        [("permutation", 20, 200), ("permutation", 60, 200), ("split", 60, 200), ("generator", 60, 100)],
+        [("permutation", 20, 200), ("permutation", 60, 200), ("split", 60, 200), ("generator", 60, 60)],
     )
     def test_p_values_are_uniform(self, seed, calibration, n_reference, n_sets):
         def draw(rng):
