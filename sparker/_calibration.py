@@ -110,19 +110,21 @@ def _evaluate_batch(
     statistic: Statistic, toys: Toys, plan: Any, seed: int, batch: range
 ) -> tuple[list[Array], list[bool], list[str | None]]:
     """Values, convergence and failure of each toy of a batch."""
-    rngs = [generator(seed, i) for i in batch]
+    # A product's last bits depend on its shape: a batch on a shared pool is always drawn whole, however few are wanted.
+    n_drawn = len(batch) if toys.pool is None else BATCH
+    rngs = [generator(seed, i) for i in range(batch.start, batch.start + n_drawn)]
     drawn = [toys.draw(rng) for rng in rngs]
     if toys.pool is None:
         # Toys with their own pool learn anew what the observed pair learned from its pool.
         plans = [statistic.learn(pool, rng) for (pool, _), rng in zip(drawn, rngs, strict=True)]
         shared = [statistic.share(pool, [w], p)[0] for (pool, w), p in zip(drawn, plans, strict=True)]
     else:
-        plans = [plan] * len(batch)
+        plans = [plan] * n_drawn
         shared = list(statistic.share(toys.pool, [weights for _, weights in drawn], plan))
     values: list[Array] = []
     converged: list[bool] = []
     failures: list[str | None] = []
-    for (pool, weights), rng, own, part in zip(drawn, rngs, plans, shared, strict=True):
+    for _, (pool, weights), rng, own, part in zip(batch, drawn, rngs, plans, shared, strict=False):
         try:
             value, good = statistic.evaluate(pool, weights, own, rng, part)
         except ValueError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import DataConversionWarning
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, validate_data
 
@@ -69,10 +69,14 @@ def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) 
             "This estimator requires y to be passed, but the target y is None. Pass the data sample, "
             "fit(reference, data), or the pooled rows with their labels, fit(X, y)."
         )
+    if 0 in _shape(X)[:1]:
+        raise ValueError("The reference, X, has 0 rows: at least one is needed.")
     second = data if data is not None else _second_sample(X, y)
     if second is None:
         return _from_labels(estimator, X, y, sample_weight)
     X = validate_data(estimator, X, dtype=FLOATS, order="C")
+    if 0 in _shape(second)[:1]:
+        raise ValueError("data has 0 rows: at least one is needed.")
     second = check_array(second, dtype=FLOATS, order="C", input_name="data")
     if second.shape[1] != X.shape[1]:
         raise ValueError(f"data has {second.shape[1]} features, but the reference has {X.shape[1]}: they must agree.")
@@ -94,10 +98,10 @@ def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) 
 
 def _second_sample(X: Any, y: Any) -> Any:
     """Return y if it is a second sample, None if it is labels; refuse what could be either."""
-    shape = np.shape(y)
-    n_features = np.shape(X)[1] if len(np.shape(X)) == 2 else None
+    shape, of_X = _shape(y), _shape(X)
+    n_features = of_X[1] if len(of_X) == 2 else None
     if len(shape) == 2 and shape[1] == n_features:
-        if n_features == 1 and shape[0] == np.shape(X)[0] and len(np.unique(np.asarray(y))) <= 2:
+        if n_features == 1 and shape[0] == of_X[0] and len(np.unique(np.asarray(y))) <= 2:
             raise ValueError(
                 f"y of shape {shape} may be labels or a second sample of one feature: pass y.ravel() or data=."
             )
@@ -110,9 +114,13 @@ def _second_sample(X: Any, y: Any) -> Any:
     return None
 
 
+def _shape(array: Any) -> tuple[int, ...]:
+    return tuple(array.shape) if hasattr(array, "shape") else np.asarray(array).shape
+
+
 def _from_labels(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Samples:
     """The pooled form: rows of both samples with labels of two classes, the first of which is the reference."""
-    if np.ndim(y) == 2:
+    if len(_shape(y)) == 2:
         warnings.warn(
             "A column-vector y was passed when a 1d array was expected; it is read as labels. Pass y.ravel().",
             DataConversionWarning,
@@ -121,6 +129,7 @@ def _from_labels(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Samples:
     X = validate_data(estimator, X, dtype=FLOATS, order="C")
     y = column_or_1d(y)
     check_consistent_length(X, y)
+    assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     kind = type_of_target(y, input_name="y")
     classes, label = np.unique(y, return_inverse=True)
@@ -149,7 +158,7 @@ def _weights(sample_weight: Any, X: Array) -> Array:
 def _check_positive(**n_rows: int) -> None:
     for name, n in n_rows.items():
         if n == 0:
-            raise ValueError(f"sample_weight is 0 for every row of the {name}: at least one must be positive.")
+            raise ValueError(f"sample_weight is 0 for every row of the class {name}: at least one must be positive.")
 
 
 def _same_dtype(X: Array, data: Array) -> tuple[Array, Array]:

@@ -6,10 +6,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import lsq_linear
 
 from sparker._objective import Objective, Point
 
 Array = npt.NDArray[Any]
+
+LONGEST_STEP = 2.0  # of an amplitude
 
 # Centres at which a recorded width starts afresh with amplitudes 0, or None to go on from where the last one ended.
 Start = Callable[[int], Array | None]
@@ -138,25 +141,23 @@ class NewtonSolver:
         )
 
     def _newton(self, state: _State) -> Array:
-        """Newton step of the amplitudes within their bounds.
-
-        A coordinate that the step would carry over its bound goes to the bound, and the others are solved anew.
-        """
-        amplitudes, gradient, hessian = state.amplitudes, state.at.amplitude_gradient, state.at.amplitude_hessian
-        step = np.zeros(len(gradient))
-        at_bound = np.abs(amplitudes) >= self.max_amplitude * (1 - 1e-12)
-        held = at_bound & (gradient * amplitudes < 0)
-        while not held.all():
-            free = np.flatnonzero(~held)
-            step[free] = _newton_step(
-                gradient[free] + hessian[free] @ np.where(held, step, 0.0), hessian[free][:, free]
-            )
-            over = ~held & (np.abs(amplitudes + step) > self.max_amplitude * (1 + 1e-12))
-            if not over.any():
-                break
-            step[over] = np.sign(step[over]) * self.max_amplitude - amplitudes[over]
-            held |= over
-        return step
+        """Newton step of the amplitudes, solved anew within their bounds where it would leave them."""
+        gradient, hessian = state.at.amplitude_gradient, state.at.amplitude_hessian
+        # Along eigenvectors: kernels that are broad or close to each other make the Hessian all but singular. Far from
+        # the solution the quadratic model overshoots; no component is longer than 2, a factor of e^2 in e^f.
+        curvature, axes = np.linalg.eigh(hessian)
+        curvature = np.maximum(curvature, 1e-9 + 1e-9 * curvature[-1])
+        slope = axes.T @ gradient
+        step = -axes @ np.clip(slope / curvature, -LONGEST_STEP, LONGEST_STEP)
+        if np.all(np.abs(state.amplitudes + step) <= self.max_amplitude):
+            return step
+        lower = np.maximum(-self.max_amplitude - state.amplitudes, -LONGEST_STEP)
+        upper = np.minimum(self.max_amplitude - state.amplitudes, LONGEST_STEP)
+        root = np.sqrt(curvature)
+        # min g s + s H s / 2 as the least squares of H^(1/2) s + H^(-1/2) g, lower < upper for the solver's sake
+        bounds = (np.minimum(lower, 0) - 1e-12, np.maximum(upper, 0) + 1e-12)
+        bounded = lsq_linear(root[:, None] * axes.T, -slope / root, bounds, method="bvls")
+        return np.clip(bounded.x, lower, upper)
 
     def _shift(self, state: _State) -> Array:
         """Step of the centres: gradient over mean curvature of a coordinate, at most `reach` widths long."""
@@ -165,7 +166,7 @@ class NewtonSolver:
         length = np.linalg.norm(gradient, axis=1, keepdims=True)
         # The smaller of the Newton-like step 1 / curvature and the longest step; a kernel that nothing moves stays.
         longest = self.reach * state.width * curvature
-        return -gradient * self.reach * state.width / np.maximum(np.maximum(length, longest), 1e-300)
+        return -gradient * self.reach * state.width / np.maximum(np.maximum(length, longest), 1e-150)
 
     def _descend(self, objective: Objective, state: _State, step: Array, shift: Array | float) -> _State:
         """The longest of a few fractions of a step that does not make the objective worse, or no step."""
@@ -189,17 +190,6 @@ class NewtonSolver:
                 return state, promise < 100 * self.tol
             state = new
         return state, False
-
-
-def _newton_step(gradient: Array, hessian: Array) -> Array:
-    """Newton step along the eigenvectors, no component of it longer than 2.
-
-    Kernels that are broad or close to each other make the Hessian all but singular. Far from the solution the quadratic
-    model overshoots: a kernel of amplitude 2 changes e^f by e^2 already.
-    """
-    curvature, axes = np.linalg.eigh(hessian)
-    slope = axes.T @ gradient
-    return -axes @ np.clip(slope / np.maximum(curvature, 1e-9 + 1e-9 * curvature[-1]), -2.0, 2.0)
 
 
 @dataclass(frozen=True)

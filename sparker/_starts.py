@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparker._pool import BATCH, Pool, Weights
+from sparker._pool import Pool, Weights
 
 Array = npt.NDArray[Any]
 
 SAMPLE = 20_000  # rows from which spread-out candidates are chosen
 
 BLOCK = 1 << 17  # entries of a block of the kernel matrix: it stays in the second-level cache
+ROUNDING = 1e-6  # of a float32 sum, against the sum of its terms
 REACH = 6.0  # widths; a kernel there is 1.5e-8, below the resolution of float32
 
 
@@ -37,6 +38,10 @@ def dictionary(pool: Pool, n_candidates: int, rng: np.random.Generator) -> Array
     if pool.n_rows > SAMPLE:
         pool = Pool([pool.rows(pool.draw(rng.random(SAMPLE)))])
     rows, weight = pool.rows(pool.order) - pool.origin, pool.weight[pool.order]
+    # Equal rows, which are neighbours in this order, are one candidate: two copies must be like one row of weight 2.
+    first = np.append(True, np.any(rows[1:] != rows[:-1], axis=1))
+    weight = np.add.reduceat(weight, np.flatnonzero(first))
+    rows = rows[first]
     norms = np.sum(rows**2, axis=1)
     chosen: list[int] = []
     probability = weight
@@ -88,7 +93,9 @@ def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array
             score[m, near] += kernels @ block_difference
             spread[m, near] += np.square(kernels, out=kernels) @ block_variance
     standardised = score / np.sqrt(np.maximum(spread, np.finfo(np.float64).tiny))
-    return np.moveaxis(standardised, 2, 0)[: len(toys)]
+    # What is left of U where both samples are alike is rounding, and must not be ranked.
+    floor = ROUNDING * np.sum(np.abs(difference), axis=0, dtype=np.float64)
+    return np.moveaxis(np.where(np.abs(score) > floor, standardised, 0.0), 2, 0)
 
 
 def scores_at(pool: Pool, weights: Weights, centers: Array, width: float) -> Array:
@@ -101,15 +108,13 @@ def scores_at(pool: Pool, weights: Weights, centers: Array, width: float) -> Arr
 
 def _score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:
     """Columns c - w and v of all toys; one column of v where it is the same for all."""
-    # A product's last bits depend on its shape: batches of toys are padded to one size with toys of weight 0.
-    n_columns = 1 if len(toys) == 1 else -(-len(toys) // BATCH) * BATCH
-    difference = np.zeros((len(toys[0].data), n_columns), dtype=toys[0].data.dtype)
-    variance = np.zeros_like(difference)
+    difference = np.empty((len(toys[0].data), len(toys)), dtype=toys[0].data.dtype)
+    variance = np.empty_like(difference)
     for k, toy in enumerate(toys):
         difference[:, k] = toy.data - toy.reference
         # A data row counts like a reference row of raw weight 1; weights far below 1 stand for no rows at all.
         variance[:, k] = toy.reference + min(toy.unit, 1.0) * toy.data
-    if np.ptp(variance[:, : len(toys)], axis=1).max() <= 1e-5 * variance.max():
+    if np.ptp(variance, axis=1).max() <= 1e-5 * variance.max():
         variance = variance[:, :1]
     return difference, variance
 

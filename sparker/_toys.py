@@ -207,7 +207,13 @@ class CallableToys:
 
     def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
         """See `Toys`."""
-        reference, data, *rest = self.function(rng)
+        pair = tuple(self.function(rng))
+        if len(pair) not in (2, 3):
+            raise ValueError(
+                f"calibration(rng) returned {len(pair)} things; needed are reference and data, or reference, data and "
+                "reference weights."
+            )
+        reference, data, *rest = pair
         blocks = [np.ascontiguousarray(rows, dtype=self.dtype) for rows in (reference, data)]
         for name, rows in zip(("reference", "data"), blocks, strict=True):
             if rows.ndim != 2 or rows.shape[1] != self.n_features or not len(rows):
@@ -216,6 +222,11 @@ class CallableToys:
                     f"needed is (n, {self.n_features}) with n >= 1."
                 )
         raw = np.ones(len(blocks[0])) if not rest else np.asarray(rest[0], dtype=np.float64)
+        if raw.shape != (len(blocks[0]),) or not np.all(raw >= 0) or not 0 < raw.sum() < np.inf:
+            raise ValueError(
+                f"calibration(rng) returned reference weights of shape {raw.shape}; needed are {len(blocks[0])} finite "
+                "numbers >= 0, not all 0."
+            )
         pool = Pool(blocks, np.concatenate([raw, np.ones(len(blocks[1]))]))
         is_data = np.arange(pool.n_rows) >= len(blocks[0])
         return pool, pair_weights(pool, np.where(is_data, 0.0, pool.weight), is_data * 1.0, self.expected)

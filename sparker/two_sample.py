@@ -329,8 +329,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         log_odds : ndarray of shape (n_samples,)
             Positive where a row is more likely data than reference, at the sizes of the samples.
         """
+        log_ratio = self.score_samples(X)
         expected = self._fitted.observed.weights.reference.sum(dtype=np.float64)
-        return self.score_samples(X) + np.log(expected / self._fitted.samples.reference_weight.sum())
+        return log_ratio + np.log(expected / self._fitted.samples.reference_weight.sum())
 
     def predict_proba(self, X: Any) -> Array:
         """Probability of reference and of data.
@@ -361,7 +362,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         labels : ndarray of shape (n_samples,)
             Elements of ``classes_``.
         """
-        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+        is_data = self.decision_function(X) > 0
+        return self.classes_[is_data.astype(int)]
 
     def kernel_table(self, n_nearest: int = 10) -> list[KernelSummary]:
         """The kernels at ``width_``, largest score first.

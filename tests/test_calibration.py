@@ -321,7 +321,6 @@ class TestModes:
     def test_toys_from_the_reference_do_not_know_the_data(self, samples, quick, calibration):
         reference, data = samples
         tests = [fit((reference, rows), quick, calibration=calibration) for rows in (data, data[::-1] + 0.3)]
-        assert_array_equal(tests[0].path_widths_, tests[1].path_widths_)
         assert_array_equal(*(test.null_distribution_.values for test in tests))
 
     def test_permutation_toys_do_not_know_the_labels(self, samples, quick, rng):
@@ -445,7 +444,7 @@ class TestUnderTheNull:
 
     @pytest.mark.parametrize(
         ("calibration", "n_reference", "n_sets"),
-        [("permutation", 20, 200), ("permutation", 60, 200), ("split", 60, 200), ("generator", 60, 60)],
+        [("permutation", 20, 120), ("permutation", 60, 160), ("split", 60, 160), ("generator", 60, 60)],
     )
     def test_p_values_are_uniform(self, seed, calibration, n_reference, n_sets):
         def draw(rng):
@@ -463,8 +462,8 @@ class TestUnderTheNull:
         def draw(rng):
             return rng.exponential(size=(60, 1)), rng.exponential(size=(20, 1))
 
-        p, _, _ = self.find_p_values(seed, draw, "bootstrap", 200)
-        assert np.sum(p < 0.051) <= stats.binom.ppf(0.9995, 200, 0.05)
+        p, _, _ = self.find_p_values(seed, draw, "bootstrap", 120)
+        assert np.sum(p < 0.051) <= stats.binom.ppf(0.9995, 120, 0.05)
 
     def test_planted_clump_is_found(self, seed):
         found = 0

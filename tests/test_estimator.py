@@ -21,13 +21,19 @@ from sparker import SparKerTest
 SMALL = {"n_kernels": 2, "n_widths": 2, "n_candidates": 8, "max_iter": 2, "n_toys": 3}
 BOTH_STARTS = pytest.mark.parametrize("start", ["score", "random"])
 
-# None so far: a check that cannot pass is listed here with its reason.
-EXPECTED_FAILED_CHECKS: dict[str, str] = {}
+# By solver: a check that cannot pass, with its reason.
+EXPECTED_FAILED_CHECKS: dict[str, dict[str, str]] = {
+    "newton": {},
+    "adam": {
+        "check_sample_weight_equivalence_on_dense_data": "Adam divides a gradient by its own size, which magnifies the "
+        "rounding by which a weighted sum differs from one over repeated rows to 1e-5, above the 1e-7 that is asked."
+    },
+}
 
 
 @parametrize_with_checks(
     [SparKerTest(random_state=0, **SMALL), SparKerTest(random_state=0, start="random", solver="adam", **SMALL)],
-    expected_failed_checks=lambda estimator: EXPECTED_FAILED_CHECKS,
+    expected_failed_checks=lambda estimator: EXPECTED_FAILED_CHECKS[estimator.solver],
 )
 def test_scikit_learn_contract(estimator, check):
     check(estimator)

@@ -58,6 +58,29 @@ def assert_same_evaluation(got, want, tolerance):
         assert_close(getattr(got, name), getattr(want, name), tolerance, name)
 
 
+def run_alone(script, **environment):
+    """Lines that the script prints in a fresh process."""
+    preamble = f"""
+import sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+import numba
+import numpy as np
+from conftest import _draw_problem
+from numpy.testing import assert_allclose
+from sparker import _kernels, _kernels_numba
+from sparker._kernels_numba import CHUNK
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", preamble + script],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
 @BOTH_GATES
 @pytest.mark.parametrize("width", [0.3, 1.0, 4.0])
 class TestDerivatives:
@@ -210,14 +233,7 @@ class TestTwins:
             assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
 
     def test_numba_is_right_without_the_compiler(self):
-        script = f"""
-import sys
-sys.path.insert(0, {str(__file__).rpartition("/")[0]!r})
-import numpy as np
-from conftest import _draw_problem
-from numpy.testing import assert_allclose
-from sparker import _kernels, _kernels_numba
-
+        script = """
 for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-4)):
     for competition in (True, False):
         problem = _draw_problem(np.random.default_rng(0), n=270, dtype=dtype, competition=competition)
@@ -225,14 +241,33 @@ for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-4)):
         for g, w in zip(got, want, strict=True):
             assert_allclose(g, w, rtol=tolerance, atol=tolerance * np.max(np.abs(w)))
 """
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        run_alone(script, NUMBA_DISABLE_JIT="1")
+
+    @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
+    def test_parallel_code_is_parallel(self):
+        # numba keeps serial and parallel code of one function under one name in its cache
+        script = """
+problem = _draw_problem(np.random.default_rng(0), n=3 * CHUNK)
+_kernels_numba.value_and_gradient(*problem.arguments)
+_kernels_numba.value_and_gradient(*problem.arguments, parallel=True)
+print(numba.threading_layer())  # an error unless a parallel region was entered
+"""
+        run_alone(script)
+
+    @pytest.mark.slow
+    def test_bits_do_not_depend_on_who_compiled(self, tmp_path):
+        script = """
+for dtype in (np.float32, np.float64):
+    problem = _draw_problem(np.random.default_rng(0), n=CHUNK + 1000, dtype=dtype)
+    for parallel in (True, False):
+        for part in _kernels_numba.value_and_gradient(*problem.arguments, parallel=parallel):
+            print(np.asarray(part).tobytes().hex())
+"""
+        fresh, cached = (run_alone(script, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+        assert fresh == cached
+        float32, float64 = np.array(fresh).reshape(2, 2, -1)
+        assert_array_equal(float32[0], float32[1])
+        assert_array_equal(float64[0], float64[1])
 
 
 class TestInterface:

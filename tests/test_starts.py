@@ -14,6 +14,11 @@ def draw_toy(pool, rng, n_data=20):
     return PermutationToys(pool, n_data, None).draw(rng)[1]
 
 
+def draw_candidates(pool, n, rng):
+    """Rows of the dictionary."""
+    return pool.rows(_starts.dictionary(pool, n, rng))
+
+
 def as_rows(array):
     return {tuple(row) for row in array.tolist()}
 
@@ -32,29 +37,28 @@ class TestCandidates:
 
     def test_are_rows_of_the_pool_and_know_no_row_order(self, pool, rng, seed):
         X = np.concatenate(pool.blocks)
-        candidates = _starts.dictionary(pool, 31, np.random.default_rng(seed))
+        candidates = draw_candidates(pool, 31, np.random.default_rng(seed))
         assert len(candidates) == 31
         assert_array_equal(np.lexsort(candidates.T[::-1]), np.arange(31))
-        assert_allclose(cdist(candidates, X).min(axis=1), 0, atol=1e-12)
-        again = _starts.dictionary(Pool([rng.permutation(X)]), 31, np.random.default_rng(seed))
-        assert_allclose(again, candidates, rtol=1e-9)
+        assert as_rows(candidates) <= as_rows(X)
+        again = draw_candidates(Pool([rng.permutation(X)]), 31, np.random.default_rng(seed))
+        assert_array_equal(again, candidates)
 
     def test_cover_sparse_regions(self, rng):
         X = np.concatenate([rng.normal(size=(5000, 1)), [[40.0], [-60.0]]])
-        candidates = _starts.dictionary(Pool([X]), 20, rng)
-        assert_allclose([np.abs(candidates - lone).min() for lone in (40, -60)], 0, atol=1e-9)
+        candidates = draw_candidates(Pool([X]), 20, rng)
+        assert {40.0, -60.0} <= set(candidates[:, 0])
 
     def test_may_be_more_than_there_are_distinct_rows(self, rng):
         X = np.repeat(rng.normal(size=(3, 2)), 10, axis=0)
-        candidates = _starts.dictionary(Pool([X]), 40, rng)
-        assert_allclose(cdist(candidates, X).min(axis=1), 0, atol=1e-7)
-        assert_allclose(cdist(X, candidates).min(axis=1), 0, atol=1e-7)
+        candidates = draw_candidates(Pool([X]), 40, rng)
+        assert as_rows(candidates) == as_rows(X)
         assert len(candidates) <= 40
 
     def test_rows_of_weight_zero_are_none(self, rng):
         X = np.arange(40.0)[:, None]
         weight = np.where(X[:, 0] < 20, 1.0, 0.0)
-        assert _starts.dictionary(Pool([X], weight), 60, rng).max() < 20
+        assert draw_candidates(Pool([X], weight), 60, rng).max() < 20
 
 
 class TestScores:
