@@ -86,7 +86,8 @@ def observe(
         used[reference[rng.permutation(n_reference)[:n_data]]] = 0
     is_data = np.arange(pool.n_rows) >= n_reference
     weights = pair_weights(pool, np.where(is_data, 0.0, used), np.where(is_data, used, 0.0), expected)
-    return Observed(Pool(pool.blocks, used), weights, n_reference, n_data, expected, pool.weight)
+    learned = Pool(pool.blocks, used) if calibration == "split" else pool
+    return Observed(learned, weights, n_reference, n_data, expected, pool.weight)
 
 
 def make_toys(observed: Observed, calibration: Any) -> Toys:

@@ -46,12 +46,18 @@ class TestObserved:
         weights = observe(make_pool(dtype=dtype)).weights
         assert weights.reference.dtype == weights.data.dtype == dtype
 
-    def test_what_is_learned_comes_from_both_samples_only_under_permutation(self):
+    def test_rows_that_the_pair_does_not_use_are_never_drawn(self):
+        observed = observe(make_pool(), calibration="split")
+        unused = observed.weights.reference + observed.weights.data == 0
+        assert np.count_nonzero(unused) == 20
+        assert not np.any(unused[observed.pool.draw(np.linspace(0, 1, 500, endpoint=False))])
+
+    @pytest.mark.parametrize("calibration", ["split", "bootstrap"])
+    def test_the_reference_pool_holds_every_reference_row_and_no_other(self, calibration):
         pool = make_pool()
-        assert observe(pool).label_blind is pool
-        for calibration in ("split", "bootstrap"):
-            blind = observe(pool, calibration=calibration).label_blind
-            assert_array_equal(np.concatenate(blind.blocks), pool.blocks[0])
+        reference = observe(pool, calibration=calibration).reference_pool()
+        assert_array_equal(np.concatenate(reference.blocks), pool.blocks[0])
+        assert_array_equal(reference.weight, 1)
 
     def test_split_gives_up_as_many_reference_rows_as_toys_do(self):
         weights = [observe(make_pool(), calibration="split", seed=seed).weights for seed in (0, 0, 1)]
