@@ -1,7 +1,7 @@
 """Toys to a null distribution, in parallel; knows nothing of the statistic but how to call it."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -92,7 +92,7 @@ def simulate(
         delayed(_evaluate_batch)(statistic, toys, plan, seed, batch) for batch in batches
     )
     parts = list(_progress(done, batches, verbose))
-    values, converged, failures = ([item for part in parts for item in part[column]] for column in range(3))
+    values, converged, failures = zip(*(toy for part in parts for toy in part), strict=True)
     failed = np.array([failure is not None for failure in failures])
     messages = tuple(f"toy {i}: {failure}" for i, failure in enumerate(failures) if failure is not None)
     if failed.mean() > MAX_FAILED:
@@ -108,33 +108,39 @@ def simulate(
 
 def _evaluate_batch(
     statistic: Statistic, toys: Toys, plan: Any, seed: int, batch: range
-) -> tuple[list[Array], list[bool], list[str | None]]:
+) -> list[tuple[Array, bool, str | None]]:
     """Values, convergence and failure of each toy of a batch."""
-    # A product's last bits depend on its shape: a batch on a shared pool is always drawn whole, however few are wanted.
-    n_drawn = len(batch) if toys.pool is None else BATCH
-    rngs = [generator(seed, i) for i in range(batch.start, batch.start + n_drawn)]
-    drawn = [toys.draw(rng) for rng in rngs]
-    if toys.pool is None:
-        # Toys with their own pool learn anew what the observed pair learned from its pool.
-        plans = [statistic.learn(pool, rng) for (pool, _), rng in zip(drawn, rngs, strict=True)]
-        shared = [statistic.share(pool, [w], p)[0] for (pool, w), p in zip(drawn, plans, strict=True)]
-    else:
-        plans = [plan] * n_drawn
-        shared = list(statistic.share(toys.pool, [weights for _, weights in drawn], plan))
-    values: list[Array] = []
-    converged: list[bool] = []
-    failures: list[str | None] = []
-    for _, (pool, weights), rng, own, part in zip(batch, drawn, rngs, plans, shared, strict=False):
-        try:
-            value, good = statistic.evaluate(pool, weights, own, rng, part)
-        except ValueError as error:
-            value, good = np.empty(0), False
-            failures.append(str(error))
-        else:
-            failures.append(None)
-        values.append(value)
-        converged.append(good)
-    return values, converged, failures
+    rngs = [generator(seed, i) for i in batch]
+    drawn = [_or_error(toys.draw, rng) for rng in rngs]
+    good = [pair[1] for pair in drawn if not isinstance(pair, ValueError)]
+    if toys.pool is None or not good:
+        return [_evaluate_toy(statistic, pair, None, None, rng) for pair, rng in zip(drawn, rngs, strict=True)]
+    # A product's last bits depend on its shape and the place in it: a batch is always whole, a toy always at its place.
+    weights = [good[0] if isinstance(pair, ValueError) else pair[1] for pair in drawn]
+    shared = statistic.share(toys.pool, weights + good[:1] * (BATCH - len(batch)), plan)
+    return [_evaluate_toy(statistic, *toy) for toy in zip(drawn, [plan] * len(batch), shared, rngs, strict=False)]
+
+
+def _evaluate_toy(
+    statistic: Statistic, pair: tuple[Pool, Weights] | ValueError, plan: Any, shared: Any, rng: np.random.Generator
+) -> tuple[Array, bool, str | None]:
+    """Values, convergence and failure of a toy; without a plan it learns from its own pool."""
+    if isinstance(pair, ValueError):
+        return np.empty(0), False, str(pair)
+    pool, weights = pair
+    if plan is None:
+        plan = statistic.learn(pool, rng)
+        shared = statistic.share(pool, [weights], plan)[0]
+    found = _or_error(statistic.evaluate, pool, weights, plan, rng, shared)
+    return (np.empty(0), False, str(found)) if isinstance(found, ValueError) else (*found, None)
+
+
+def _or_error(function: Callable[..., Any], *args: Any) -> Any:
+    """What the function returns, or its ValueError: one toy that fails must not end the others."""
+    try:
+        return function(*args)
+    except ValueError as error:
+        return error
 
 
 def _progress(done: Any, batches: Sequence[range], verbose: int) -> Iterator[Any]:

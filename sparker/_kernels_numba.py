@@ -13,6 +13,8 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.extending import overload
+from numba.np.numpy_support import as_dtype
 
 from sparker._kernels import Evaluation
 
@@ -35,12 +37,17 @@ CHUNK = 16 * BLOCK  # rows to a partial sum
 _FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 
-def _compile(function: Callable[..., Any], parallel: bool = False) -> Any:
-    return numba.njit(cache=True, error_model="numpy", fastmath=_FAST, parallel=parallel)(function)
+def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    return numba.njit(cache=True, error_model="numpy", fastmath=_FAST, **options)(function)
+
+
+def _inline(function: Callable[..., Any]) -> Any:
+    # Left to itself LLVM inlines fresh code and code from the cache differently, with other last bits.
+    return _compile(function, forceinline=True)
 
 
 def _tables(dtype: type[np.floating[Any]], degree: int, ln2_high: float, limits: tuple[float, float]) -> Any:
-    """Constants of `_exp` and the integer dtype of its bits, for one float dtype.
+    """Constants of `_exp` for one float dtype: polynomial, range reduction, and layout of its bits.
 
     ln 2 is split in two (Cody and Waite): the high part ends in zeros, so that its small multiples are exact.
     """
@@ -52,7 +59,7 @@ def _tables(dtype: type[np.floating[Any]], degree: int, ln2_high: float, limits:
     integer = np.int32 if dtype is np.float32 else np.int64
     layout = np.finfo(dtype)
     bias, shift = integer(layout.maxexp - 1), integer(layout.nmant)
-    return (tuple(map(dtype, coefficients[::-1])), tuple(map(dtype, constants)), bias, shift), np.dtype(integer)
+    return tuple(map(dtype, coefficients[::-1])), tuple(map(dtype, constants)), bias, shift
 
 
 _TABLES = {
@@ -61,7 +68,22 @@ _TABLES = {
 }
 
 
-@_compile
+def _table(x: Array) -> Any:
+    """Constants of `_exp` for the dtype of x; known when compiling, where `_typed_table` stands for it."""
+    return _TABLES[x.dtype]
+
+
+@overload(_table)
+def _typed_table(x: Any) -> Any:
+    table = _TABLES[as_dtype(x.dtype)]
+
+    def implementation(x: Any) -> Any:
+        return table
+
+    return implementation
+
+
+@_inline
 def _reduce(x: Array, bits: Array, table: Any) -> None:
     """Split x = power ln 2 + r for one block: r goes into `x`, 2^power, as the bits of a float, into `bits`."""
     _, (log2e, ln2_high, ln2_low, lowest, highest, half), bias, shift = table
@@ -72,7 +94,7 @@ def _reduce(x: Array, bits: Array, table: Any) -> None:
         x[b] = (clipped - power * ln2_high) - power * ln2_low
 
 
-@_compile
+@_inline
 def _exp(x: Array, bits: Array, table: Any) -> None:
     """X <- exp(x) in place for one block."""
     _reduce(x, bits, table)
@@ -84,7 +106,7 @@ def _exp(x: Array, bits: Array, table: Any) -> None:
         x[b] = value * powers[b]
 
 
-@_compile
+@_inline
 def _expm1(x: Array, bits: Array, table: Any) -> None:
     """X <- exp(x) - 1 in place for one block, without cancellation at small x."""
     _reduce(x, bits, table)
@@ -96,7 +118,7 @@ def _expm1(x: Array, bits: Array, table: Any) -> None:
         x[b] = value * x[b] * powers[b] + (powers[b] - coefficients[-1])
 
 
-@_compile
+@_inline
 def _load(X: Array, start: int, rows: Array) -> int:
     """Transpose the block of X from `start` into `rows` (d, BLOCK); short blocks are padded with their first row."""
     size = min(BLOCK, len(X) - start)
@@ -106,7 +128,7 @@ def _load(X: Array, start: int, rows: Array) -> int:
     return size
 
 
-@_compile
+@_inline
 def _distances(rows: Array, centers: Array, distances: Array) -> None:
     for i in range(len(centers)):
         distance = distances[i]
@@ -118,7 +140,7 @@ def _distances(rows: Array, centers: Array, distances: Array) -> None:
                 distance[b] += offset * offset
 
 
-@_compile
+@_inline
 def _activate(
     distances: Array, scale: float, competition: bool, phi: Array, gate: Array, work: Array, bits: Array, table: Any
 ) -> None:
@@ -151,7 +173,7 @@ def _activate(
             phi[i, b] = gate[i, b] * kernel
 
 
-@_compile
+@_inline
 def _loss(phi: Array, amplitudes: Array, weights: Array, counts: Array, work: Array, bits: Array, table: Any) -> float:
     """Leave f, e^f w and the residual e^f w - c in `work[0:3]` and return the loss of a block."""
     f, expected, residual, excess = work[0], work[1], work[2], work[3]
@@ -171,7 +193,7 @@ def _loss(phi: Array, amplitudes: Array, weights: Array, counts: Array, work: Ar
     return loss
 
 
-@_compile
+@_inline
 def _dot(x: Array, y: Array) -> float:
     total = 0.0
     for b in range(BLOCK):
@@ -179,7 +201,7 @@ def _dot(x: Array, y: Array) -> float:
     return total
 
 
-@_compile
+@_inline
 def _add_gradients(
     rows: Array,
     distances: Array,
@@ -218,7 +240,8 @@ def _add_gradients(
             sums[gradient + i * n_features + j] += total
 
 
-def _pass(
+@_compile
+def _sum_chunk(
     X: Array,
     weights: Array,
     counts: Array,
@@ -226,48 +249,62 @@ def _pass(
     centers: Array,
     scale: float,
     competition: bool,
-    table: Any,
-    bits_dtype: Any,
-) -> Array:
-    """All sums of one pass over X; compiled below with and without threads."""
+    chunk: int,
+    sums: Array,
+) -> None:
+    """Sums of one chunk of rows; see `_unpack` for their order."""
     n_kernels, n_features = centers.shape
-    n_chunks = (len(X) + CHUNK - 1) // CHUNK
-    partial = np.zeros((n_chunks, 1 + n_kernels * (2 + n_kernels + n_features)))
-    for chunk in numba.prange(n_chunks):
-        rows = np.empty((n_features, BLOCK), X.dtype)
-        distances = np.empty((n_kernels, BLOCK), X.dtype)
-        phi = np.empty((n_kernels, BLOCK), X.dtype)
-        gate = np.empty((n_kernels, BLOCK), X.dtype)
-        work = np.empty((7, BLOCK), X.dtype)
-        bits = np.empty(BLOCK, bits_dtype)
-        for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
-            size = _load(X, start, rows)
-            weight, count = work[5], work[6]
-            weight[size:] = 0
-            count[size:] = 0
-            weight[:size] = weights[start : start + size]
-            count[:size] = counts[start : start + size]
-            _distances(rows, centers, distances)
-            _activate(distances, scale, competition, phi, gate, work, bits, table)
-            partial[chunk, 0] += _loss(phi, amplitudes, weight, count, work, bits, table)
-            _add_gradients(rows, distances, phi, gate, competition, amplitudes, centers, work, partial[chunk])
-    total = np.zeros(partial.shape[1])
+    table = _table(X)
+    rows = np.empty((n_features, BLOCK), X.dtype)
+    distances = np.empty((n_kernels, BLOCK), X.dtype)
+    phi = np.empty((n_kernels, BLOCK), X.dtype)
+    gate = np.empty((n_kernels, BLOCK), X.dtype)
+    work = np.empty((7, BLOCK), X.dtype)
+    bits = np.full(BLOCK, table[2])
+    for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
+        size = _load(X, start, rows)
+        weight, count = work[5], work[6]
+        weight[size:] = 0
+        count[size:] = 0
+        weight[:size] = weights[start : start + size]
+        count[:size] = counts[start : start + size]
+        _distances(rows, centers, distances)
+        _activate(distances, scale, competition, phi, gate, work, bits, table)
+        sums[0] += _loss(phi, amplitudes, weight, count, work, bits, table)
+        _add_gradients(rows, distances, phi, gate, competition, amplitudes, centers, work, sums)
+
+
+def _sum_serial(
+    n_chunks: int, partial: Array, X: Array, w: Array, c: Array, a: Array, mu: Array, s: float, gate: bool
+) -> None:
     for chunk in range(n_chunks):
-        total += partial[chunk]
-    return total
+        _sum_chunk(X, w, c, a, mu, s, gate, chunk, partial[chunk])
 
 
-def _forward(X: Array, centers: Array, scale: float, competition: bool, table: Any, bits_dtype: Any) -> Array:
+def _sum_parallel(
+    n_chunks: int, partial: Array, X: Array, w: Array, c: Array, a: Array, mu: Array, s: float, gate: bool
+) -> None:
+    for chunk in numba.prange(n_chunks):
+        _sum_chunk(X, w, c, a, mu, s, gate, chunk, partial[chunk])
+
+
+# Two functions, since numba's cache does not tell apart one function compiled with and without threads.
+_SUMS = {False: _compile(_sum_serial), True: _compile(_sum_parallel, parallel=True)}
+
+
+@_compile
+def _forward(X: Array, centers: Array, scale: float, competition: bool) -> Array:
     """phi, gate and squared distances of every row, shape (3, n, M)."""
     n_kernels, n_features = centers.shape
+    table = _table(X)
     out = np.empty((3, len(X), n_kernels), X.dtype)
-    for chunk in numba.prange((len(X) + CHUNK - 1) // CHUNK):
+    for chunk in range((len(X) + CHUNK - 1) // CHUNK):
         rows = np.empty((n_features, BLOCK), X.dtype)
         distances = np.empty((n_kernels, BLOCK), X.dtype)
         phi = np.empty((n_kernels, BLOCK), X.dtype)
         gate = np.ones((n_kernels, BLOCK), X.dtype)
         work = np.empty((2, BLOCK), X.dtype)
-        bits = np.empty(BLOCK, bits_dtype)
+        bits = np.full(BLOCK, table[2])
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
             size = _load(X, start, rows)
             _distances(rows, centers, distances)
@@ -280,8 +317,11 @@ def _forward(X: Array, centers: Array, scale: float, competition: bool, table: A
     return out
 
 
-_PASSES = {False: _compile(_pass), True: _compile(_pass, parallel=True)}
-_forward_serial = _compile(_forward)
+def _read_only(array: Array) -> Array:
+    """Read-only view. Workers get large arrays read-only, for which numba compiles anew: so let all be read-only."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _unpack(sums: Array, n_kernels: int, n_features: int, width: float) -> Evaluation:
@@ -298,7 +338,7 @@ def _unpack(sums: Array, n_kernels: int, n_features: int, width: float) -> Evalu
 
 
 def _run_forward(X: Array, centers: Array, width: float, competition: bool) -> Array:
-    return _forward_serial(X, centers, X.dtype.type(-0.5 / width**2), competition, *_TABLES[X.dtype])
+    return _forward(_read_only(X), _read_only(centers), X.dtype.type(-0.5 / width**2), competition)
 
 
 def squared_distances(X: Array, centers: Array) -> Array:
@@ -332,14 +372,12 @@ def value_and_gradient(
     parallel: bool = False,
 ) -> Evaluation:
     """See `sparker._kernels.value_and_gradient`; ``parallel`` runs the chunks on numba's threads, to the same bits."""
-    sums = _PASSES[parallel](
-        X,
-        reference_weight,
-        data_weight,
-        amplitudes,
-        centers,
-        X.dtype.type(-0.5 / width**2),
-        competition,
-        *_TABLES[X.dtype],
-    )
-    return _unpack(sums, len(centers), centers.shape[1], width)
+    arrays = map(_read_only, (X, reference_weight, data_weight, amplitudes, centers))
+    n_chunks = -(-len(X) // CHUNK)
+    n_kernels, n_features = centers.shape
+    partial = np.zeros((n_chunks, 1 + n_kernels * (2 + n_kernels + n_features)))
+    _SUMS[parallel](n_chunks, partial, *arrays, X.dtype.type(-0.5 / width**2), competition)
+    sums = np.zeros(partial.shape[1])
+    for chunk in partial:  # one by one: their order must not depend on how NumPy sums
+        sums += chunk
+    return _unpack(sums, n_kernels, n_features, width)

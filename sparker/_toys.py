@@ -217,10 +217,10 @@ class CallableToys:
         reference, data, *rest = pair
         blocks = [np.ascontiguousarray(rows, dtype=self.dtype) for rows in (reference, data)]
         for name, rows in zip(("reference", "data"), blocks, strict=True):
-            if rows.ndim != 2 or rows.shape[1] != self.n_features or not len(rows):
+            if rows.ndim != 2 or rows.shape[1] != self.n_features or not len(rows) or not np.all(np.isfinite(rows)):
                 raise ValueError(
                     f"calibration(rng) returned {name} rows of shape {rows.shape}; "
-                    f"needed is (n, {self.n_features}) with n >= 1."
+                    f"needed are finite numbers of shape (n, {self.n_features}) with n >= 1."
                 )
         raw = np.ones(len(blocks[0])) if not rest else np.asarray(rest[0], dtype=np.float64)
         if raw.shape != (len(blocks[0]),) or not np.all(raw >= 0) or not 0 < raw.sum() < np.inf:

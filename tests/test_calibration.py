@@ -74,6 +74,20 @@ class TestSimulate:
         others = simulate(Mean(), toys, None, 5, n, 1, 0).values
         assert_array_equal(null.values[~null.failed], others[~null.failed])
 
+    @pytest.mark.parametrize(("missing", "n_failed"), [(3, 1), (25, 0)], ids=["one of the toys", "a toy beyond them"])
+    def test_a_toy_that_cannot_be_drawn_fails_alone(self, toys, missing, n_failed):
+        # a Poisson count may be 0: that must not end a run of hundreds of toys
+        class NoRows(PermutationToys):
+            def draw(self, rng):
+                if rng.bit_generator.seed_seq.spawn_key[0] == missing:
+                    raise ValueError("A toy wants 0 data rows")
+                return super().draw(rng)
+
+        null = simulate(Mean(), NoRows(toys.pool, 40, None), None, 5, 25, 1, 0)
+        assert null.failed.sum() == n_failed
+        want = simulate(Mean(), toys, None, 5, 25, 1, 0).values
+        assert_array_equal(null.values[~null.failed], want[~null.failed])
+
     def test_more_than_one_toy_in_twenty_may_not_fail(self, toys):
         simulate(Mean(failing=range(2)), toys, None, 5, 40, 1, 0)
         assert MAX_FAILED == 0.05

@@ -148,7 +148,7 @@ class TestWeights:
     @pytest.mark.parametrize(("empty", "name"), [(0, "reference"), (1, "data")])
     def test_a_sample_of_weight_zero_is_named(self, samples, rng, empty, name):
         X, y = pool_up(samples, rng)
-        with pytest.raises(ValueError, match=f"sample_weight is 0 for every row of the {name}"):
+        with pytest.raises(ValueError, match=f"sample_weight is 0 for every row of the class {name}"):
             read(X, y, sample_weight=(y != empty).astype(float))
 
 
