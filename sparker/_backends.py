@@ -1,6 +1,5 @@
 """Picks the implementation of the kernels."""
 
-import threading
 from contextlib import AbstractContextManager
 from functools import cache
 from types import ModuleType
@@ -19,7 +18,7 @@ BACKENDS = ("auto", "numba", "matmul", "numpy")
 
 # Above this dimension a matrix product reads the rows faster than the fused loops (benchmarks/speed.py).
 MATMUL_FEATURES = 48
-# A lone fit runs on threads only where a pass is long against the start of a parallel region.
+# A lone fit runs on threads only where a pass is long against handing out its parts.
 PARALLEL_WORK = 2_000_000
 
 
@@ -31,7 +30,7 @@ class Backend:
     name : {"auto", "numba", "matmul", "numpy"}
         "auto": "matmul" above 48 features, else "numba". "numpy" is the slow definition itself.
     n_jobs : int or None
-        More than one allows threads inside a pass, in the main thread of a process only.
+        Most threads inside a pass.
     """
 
     def __init__(self, name: str = "auto", n_jobs: int | None = 1) -> None:
@@ -56,7 +55,7 @@ class Backend:
             if module is _kernels_matmul:
                 X, options["squared_norms"] = pool.moved[k]
             elif module is _kernels_numba:
-                options["parallel"] = self._parallel(X.size * len(amplitudes))
+                options["n_threads"] = self._n_threads(X.size * len(amplitudes))
             origin = pool.origin if module is _kernels_matmul else pool.dtype.type(0)
             parts.append(
                 module.value_and_gradient(
@@ -76,14 +75,8 @@ class Backend:
         """Phi of every row, shape (n, M); see `sparker._kernels.activations`."""
         return self._module(X.shape[1]).activations(X, centers.astype(X.dtype), width, competition)
 
-    def _parallel(self, work: int) -> bool:
-        # Two Python threads in a parallel region abort the process, so only the main thread may enter one.
-        return (
-            work > PARALLEL_WORK
-            and effective_n_jobs(self.n_jobs) > 1
-            and numba.get_num_threads() > 1
-            and threading.current_thread() is threading.main_thread()
-        )
+    def _n_threads(self, work: int) -> int:
+        return min(effective_n_jobs(self.n_jobs), numba.get_num_threads()) if work > PARALLEL_WORK else 1
 
     def warm_up(self, dtype: np.dtype[Any]) -> None:
         """Compile what toys will call, once, in this process: workers then only read the compiler's cache."""

@@ -8,6 +8,9 @@ sums, added in order: the result does not depend on the number of threads.
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -38,7 +41,7 @@ _FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Any:
-    return numba.njit(cache=True, error_model="numpy", fastmath=_FAST, **options)(function)
+    return numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, **options)(function)
 
 
 def _inline(function: Callable[..., Any]) -> Any:
@@ -241,7 +244,10 @@ def _add_gradients(
 
 
 @_compile
-def _sum_chunk(
+def _sum_chunks(
+    first: int,
+    last: int,
+    partial: Array,
     X: Array,
     weights: Array,
     counts: Array,
@@ -249,10 +255,8 @@ def _sum_chunk(
     centers: Array,
     scale: float,
     competition: bool,
-    chunk: int,
-    sums: Array,
 ) -> None:
-    """Sums of one chunk of rows; see `_unpack` for their order."""
+    """Fill rows first to last - 1 of `partial` with the sums of these chunks of X; see `_unpack` for their order."""
     n_kernels, n_features = centers.shape
     table = _table(X)
     rows = np.empty((n_features, BLOCK), X.dtype)
@@ -261,35 +265,24 @@ def _sum_chunk(
     gate = np.empty((n_kernels, BLOCK), X.dtype)
     work = np.empty((7, BLOCK), X.dtype)
     bits = np.full(BLOCK, table[2])
-    for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
-        size = _load(X, start, rows)
-        weight, count = work[5], work[6]
-        weight[size:] = 0
-        count[size:] = 0
-        weight[:size] = weights[start : start + size]
-        count[:size] = counts[start : start + size]
-        _distances(rows, centers, distances)
-        _activate(distances, scale, competition, phi, gate, work, bits, table)
-        sums[0] += _loss(phi, amplitudes, weight, count, work, bits, table)
-        _add_gradients(rows, distances, phi, gate, competition, amplitudes, centers, work, sums)
+    for chunk in range(first, last):
+        sums = partial[chunk]
+        for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
+            size = _load(X, start, rows)
+            weight, count = work[5], work[6]
+            weight[size:] = 0
+            count[size:] = 0
+            weight[:size] = weights[start : start + size]
+            count[:size] = counts[start : start + size]
+            _distances(rows, centers, distances)
+            _activate(distances, scale, competition, phi, gate, work, bits, table)
+            sums[0] += _loss(phi, amplitudes, weight, count, work, bits, table)
+            _add_gradients(rows, distances, phi, gate, competition, amplitudes, centers, work, sums)
 
 
-def _sum_serial(
-    n_chunks: int, partial: Array, X: Array, w: Array, c: Array, a: Array, mu: Array, s: float, gate: bool
-) -> None:
-    for chunk in range(n_chunks):
-        _sum_chunk(X, w, c, a, mu, s, gate, chunk, partial[chunk])
-
-
-def _sum_parallel(
-    n_chunks: int, partial: Array, X: Array, w: Array, c: Array, a: Array, mu: Array, s: float, gate: bool
-) -> None:
-    for chunk in numba.prange(n_chunks):
-        _sum_chunk(X, w, c, a, mu, s, gate, chunk, partial[chunk])
-
-
-# Two functions, since numba's cache does not tell apart one function compiled with and without threads.
-_SUMS = {False: _compile(_sum_serial), True: _compile(_sum_parallel, parallel=True)}
+@cache
+def _executor(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="sparker")
 
 
 @_compile
@@ -369,14 +362,23 @@ def value_and_gradient(
     centers: Array,
     width: float,
     competition: bool,
-    parallel: bool = False,
+    n_threads: int = 1,
 ) -> Evaluation:
-    """See `sparker._kernels.value_and_gradient`; ``parallel`` runs the chunks on numba's threads, to the same bits."""
+    """See `sparker._kernels.value_and_gradient`; chunks are shared out to `n_threads` threads, to the same bits."""
     arrays = map(_read_only, (X, reference_weight, data_weight, amplitudes, centers))
     n_chunks = -(-len(X) // CHUNK)
     n_kernels, n_features = centers.shape
     partial = np.zeros((n_chunks, 1 + n_kernels * (2 + n_kernels + n_features)))
-    _SUMS[parallel](n_chunks, partial, *arrays, X.dtype.type(-0.5 / width**2), competition)
+    arguments = (partial, *arrays, X.dtype.type(-0.5 / width**2), competition)
+    if n_threads == 1:
+        _sum_chunks(0, n_chunks, *arguments)
+    else:
+        # Python threads around one compiled function that lets go of the lock: a second version compiled with
+        # parallel=True would round differently, and aborts the process when two threads enter it.
+        edges = [n_chunks * k // n_threads for k in range(n_threads + 1)]
+        pool = _executor(n_threads)
+        for done in [pool.submit(_sum_chunks, *ends, *arguments) for ends in pairwise(edges)]:
+            done.result()
     sums = np.zeros(partial.shape[1])
     for chunk in partial:  # one by one: their order must not depend on how NumPy sums
         sums += chunk

@@ -4,10 +4,10 @@ import inspect
 import os
 import subprocess
 import sys
+import threading
 
 import array_api_strict
 import hypothesis.extra.numpy as hnp
-import numba
 import numpy as np
 import pytest
 from conftest import TWINS, Problem
@@ -209,15 +209,10 @@ class TestTwins:
     def test_threads_change_no_bit(self, draw_problem, dtype, competition):
         problem = draw_problem(n=3 * CHUNK + 11, d=3, dtype=dtype, competition=competition)
         serial = _kernels_numba.value_and_gradient(*problem.arguments)
-        before = numba.get_num_threads()
-        try:
-            for threads in range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
-                numba.set_num_threads(threads)
-                parallel = _kernels_numba.value_and_gradient(*problem.arguments, parallel=True)
-                for name in serial._fields:
-                    assert_array_equal(getattr(parallel, name), getattr(serial, name), err_msg=name)
-        finally:
-            numba.set_num_threads(before)
+        for n_threads in (2, 3, 5):
+            threaded = _kernels_numba.value_and_gradient(*problem.arguments, n_threads=n_threads)
+            for name in serial._fields:
+                assert_array_equal(getattr(threaded, name), getattr(serial, name), err_msg=name)
 
     @BOTH_DTYPES
     def test_numba_gives_the_same_bits_for_read_only_arrays(self, draw_problem, dtype):
@@ -243,24 +238,24 @@ for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-4)):
 """
         run_alone(script, NUMBA_DISABLE_JIT="1")
 
-    @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
-    def test_parallel_code_is_parallel(self):
-        # numba keeps serial and parallel code of one function under one name in its cache
-        script = """
-problem = _draw_problem(np.random.default_rng(0), n=3 * CHUNK)
-_kernels_numba.value_and_gradient(*problem.arguments)
-_kernels_numba.value_and_gradient(*problem.arguments, parallel=True)
-print(numba.threading_layer())  # an error unless a parallel region was entered
-"""
-        run_alone(script)
+    def test_threads_share_the_chunks_out(self, draw_problem, monkeypatch):
+        problem, seen, sum_chunks = draw_problem(n=3 * CHUNK), [], _kernels_numba._sum_chunks
+
+        def record(first, last, *arguments):
+            seen.append((threading.current_thread().name.split("_")[0], first, last))
+            sum_chunks(first, last, *arguments)
+
+        monkeypatch.setattr(_kernels_numba, "_sum_chunks", record)
+        _kernels_numba.value_and_gradient(*problem.arguments, n_threads=2)
+        assert sorted(seen) == [("sparker", 0, 1), ("sparker", 1, 3)]
 
     @pytest.mark.slow
     def test_bits_do_not_depend_on_who_compiled(self, tmp_path):
         script = """
 for dtype in (np.float32, np.float64):
     problem = _draw_problem(np.random.default_rng(0), n=CHUNK + 1000, dtype=dtype)
-    for parallel in (True, False):
-        for part in _kernels_numba.value_and_gradient(*problem.arguments, parallel=parallel):
+    for n_threads in (2, 1):
+        for part in _kernels_numba.value_and_gradient(*problem.arguments, n_threads=n_threads):
             print(np.asarray(part).tobytes().hex())
 """
         fresh, cached = (run_alone(script, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
