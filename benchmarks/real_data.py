@@ -20,7 +20,7 @@ from sparker import SparKerTest
 
 FRACTIONS = (0.0, 0.02, 0.05)
 EMBEDDINGS = ("svhn_resnet18", "agnews_minilm", "sms_spam_minilm")
-FILES = (*EMBEDDINGS, "nsl_kdd_train20", "dimuon_sm_eft_a", "htru2_pulsars", "magic_gamma", "shuttle")
+FILES = ("htru2_pulsars", "magic_gamma", "shuttle", "nsl_kdd_train20", "dimuon_sm_eft_a", *reversed(EMBEDDINGS))
 
 
 def load(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
