@@ -41,8 +41,10 @@ def counted_log_p(values: Array) -> Array:
 def extended_log_p(values: Array) -> Array:
     """`counted_log_p`, with the upper fifth of the rows on an exponential tail, since counts tell few of them apart.
 
-    There, log p = log(share above u) - (value - u) / scale, with u the 80 % quantile of the scale's values and the
-    scale of the tail from the median excess, which a few large values do not move. Every row meets the same map.
+    There, log p = log(share above u) - (value - u) / scale, with u the 80 % quantile. The scale is that of an
+    exponential with the median excess over u, which a few large values do not move, or with the quantiles 50 and 80 %
+    if that is longer: where many values pile up at u, toys just above it must not seem extreme. Every row meets the
+    same map.
     """
     log_p = counted_log_p(values)
     threshold = np.quantile(values, 1 - TAIL, axis=0, method="higher")
@@ -50,7 +52,8 @@ def extended_log_p(values: Array) -> Array:
         above = values[:, k] > u
         if above.sum() >= MIN_TAIL:
             excess = values[above, k] - u
-            log_p[above, k] = np.log(above.mean()) - excess * (np.log(2) / np.median(excess))
+            scale = max(np.median(excess) / np.log(2), (u - np.median(values[:, k])) / np.log(0.5 / TAIL))
+            log_p[above, k] = np.log(above.mean()) - excess / scale
     return log_p
 
 

@@ -44,11 +44,11 @@ class Samples:
     def pool(self) -> Pool:
         """Reference rows, then data rows.
 
-        Equal reference weights are taken as 1: their scale means nothing, and the weights by which rows are drawn must
-        not tell reference from data.
+        Equal reference weights beside data of weight 1 are taken as 1: their scale means nothing, and the weights by
+        which rows are drawn must not tell reference from data.
         """
         weight = self.reference_weight
-        if np.ptp(weight) == 0:
+        if np.ptp(weight) == 0 and np.all(self.data_weight == 1):
             weight = np.ones(len(weight))
         return Pool([self.reference, self.data], np.concatenate([weight, self.data_weight]))
 

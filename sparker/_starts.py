@@ -31,9 +31,10 @@ def random_rows(pool: Pool, weights: Weights, n_kernels: int, rng: np.random.Gen
 def dictionary(pool: Pool, n_candidates: int, rng: np.random.Generator) -> Array:
     """Candidate centres chosen without looking at labels, shape (n_candidates, d) or fewer rows.
 
-    Rows that are spread out: the seeds of k-means|| (Bahmani et al., VLDB 2012), each drawn in proportion to its
-    squared distance from those of earlier rounds. They cover sparse regions, where random rows are rare. Every round
-    doubles their number, so that a pass over the rows is a matrix product. They come back in lexicographic order.
+    Half are random rows, which lie where the pool is dense. Half are spread out, to cover the sparse regions: the seeds
+    of k-means|| (Bahmani et al., VLDB 2012), drawn in proportion to the squared distance from all candidates of
+    earlier rounds; every round doubles their number, so that a pass over the rows is a matrix product. In columns of
+    heavy tails rows that are spread out alone would all be outliers. They come back in lexicographic order.
     """
     if pool.n_rows > SAMPLE:
         pool = Pool([pool.rows(pool.draw(rng.random(SAMPLE)))])
@@ -43,12 +44,15 @@ def dictionary(pool: Pool, n_candidates: int, rng: np.random.Generator) -> Array
     weight = np.add.reduceat(weight, np.flatnonzero(first))
     rows = rows[first]
     norms = np.sum(rows**2, axis=1)
-    chosen: list[int] = []
-    probability = weight
-    distances = np.full(len(rows), np.inf)
+    cumulative = np.cumsum(weight)
+    new = np.searchsorted(cumulative, rng.random(n_candidates - n_candidates // 2) * cumulative[-1], side="right")
+    chosen = list(np.unique(np.minimum(new, len(rows) - 1)))
+    distances = _nearest(rows, norms, np.array(chosen))
+    distances[chosen] = 0  # rounding leaves a little
+    probability = weight * distances
     while len(chosen) < n_candidates and probability.any():
         cumulative = np.cumsum(probability, dtype=np.float64)
-        uniform = rng.random(min(max(1, len(chosen)), n_candidates - len(chosen)))
+        uniform = rng.random(min(len(chosen), n_candidates - len(chosen)))
         new = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
         new = np.unique(np.minimum(new, len(rows) - 1))  # rounding may reach the end
         distances = np.minimum(distances, _nearest(rows, norms, new))

@@ -49,8 +49,14 @@ class TestPooledP:
             assert above.sum() == 20
             assert_array_equal(got[~above, k], counted[~above, k])
             excess = values[above, k] - u
-            want = np.log(20 / 101) - excess / (np.median(excess) / np.log(2))
-            assert_allclose(got[above, k], want, rtol=1e-12)
+            scale = max(np.median(excess) / np.log(2), (u - np.median(values[:, k])) / np.log(2.5))
+            assert_allclose(got[above, k], np.log(20 / 101) - excess / scale, rtol=1e-12)
+
+    def test_values_that_pile_up_do_not_make_those_just_above_extreme(self):
+        # half at 0, a third at 1, the rest a hair above it: the tail alone would have the scale of the hair
+        values = np.repeat([0.0, 1.0], [50, 33])
+        values = np.append(values, 1 + 1e-4 * np.arange(1, 18) ** 2)[:, None]
+        assert extended_log_p(values).min() > np.log(1 / 100)
 
     def test_tail_is_near_the_truth_where_the_truth_is_exponential(self, rng):
         values = rng.exponential(size=(20_000, 1))

@@ -21,19 +21,9 @@ from sparker import SparKerTest
 SMALL = {"n_kernels": 2, "n_widths": 2, "n_candidates": 8, "max_iter": 2, "n_toys": 3}
 BOTH_STARTS = pytest.mark.parametrize("start", ["score", "random"])
 
-# By solver: a check that cannot pass, with its reason.
-EXPECTED_FAILED_CHECKS: dict[str, dict[str, str]] = {
-    "newton": {},
-    "adam": {
-        "check_sample_weight_equivalence_on_dense_data": "Its one reference row has weight 3. Equal reference weights "
-        "count as 1, so that what is learned from the pool knows no labels: the width range moves by 3e-4."
-    },
-}
-
 
 @parametrize_with_checks(
-    [SparKerTest(random_state=0, **SMALL), SparKerTest(random_state=0, start="random", solver="adam", **SMALL)],
-    expected_failed_checks=lambda estimator: EXPECTED_FAILED_CHECKS[estimator.solver],
+    [SparKerTest(random_state=0, **SMALL), SparKerTest(random_state=0, start="random", solver="adam", **SMALL)]
 )
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
