@@ -16,7 +16,7 @@ from sparker._pool import Pool, Weights
 
 BACKENDS = ("auto", "numba", "matmul", "numpy")
 
-# Above this dimension a matrix product reads the rows faster than the fused loops (benchmarks/speed.py).
+# Above this dimension a matrix product reads the rows faster than the fused loops.
 MATMUL_FEATURES = 48
 # A lone fit runs on threads only where a pass is long against handing out its parts.
 PARALLEL_WORK = 2_000_000

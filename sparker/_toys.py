@@ -2,7 +2,7 @@
 
 Each class draws one kind of toy from a generator alone; toy i is a function of (seed, i) and of nothing else.
 A toy's data never meet the reference they were drawn from: fitted against their own parent sample, data look too
-close to it, and a nominal 5 % becomes 30 to 90 % false alarms (measured for N_R / N_D = 5 and 1).
+close to it, and false alarms multiply.
 """
 
 import warnings
