@@ -1,7 +1,7 @@
 """The kernels of `sparker._kernels`, fused and compiled: the twin for the CPU and small or moderate dimension.
 
 Rows are taken in blocks that stay in the cache, transposed so that every inner loop runs over rows and vectorises; the
-exponential is a polynomial with its power of two put together from bits, since ``math.exp`` does not vectorise in numba.
+exponential is a polynomial with its power of two put together from bits, since ``math.exp`` does not vectorise there.
 Blocks are gathered into chunks of a fixed size, each with its own partial
 sums, added in order: the result does not depend on the number of threads.
 """
