@@ -52,9 +52,11 @@ class Fitted:
 class TwoSampleTest(ClassifierMixin, BaseEstimator):
     """Base class: a statistic over scales, calibrated by toys.
 
-    Subclasses give `_make_statistic`, `_observe` (fit the observed pair, set fitted attributes, return the
-    entries of the statistic) and `_scales` (kind and width of each entry).
+    Subclasses give `_make_statistic` and `_observe` (fit the observed pair, set the fitted attributes, ``scales_`` with
+    the kind and width of each entry among them, and return the entries of the statistic).
     """
+
+    scales_: dict[str, Array]
 
     _parameter_constraints: dict[str, list[Any]] = {
         "n_toys": [Interval(Integral, 1, None, closed="left")],
@@ -73,10 +75,6 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
     @abstractmethod
     def _observe(self, fitted: Fitted) -> Array:
         """Fit the observed pair and return the entries of its statistic."""
-
-    @abstractmethod
-    def _scales(self, fitted: Fitted) -> dict[str, Array]:
-        """Kind and width of each entry of the statistic."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, *, data: Any = None, sample_weight: Any = None) -> Self:
@@ -126,7 +124,6 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         )
         self._null: NullDistribution | None = None
         self.statistics_ = self._observe(self._fitted)
-        self.scales_ = self._scales(self._fitted)
         return self
 
     @property

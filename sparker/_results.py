@@ -47,8 +47,8 @@ class TwoSampleResult:
     at_resolution : bool
         No toy reached the observed statistic: Z is "greater than", and more toys may raise it.
     scales : dict of str to ndarray of shape (n_scales,)
-        Table of the scales: ``kind``, ``width``, ``statistic`` and ``pvalue`` (each scale alone, not corrected for
-        the others).
+        Table of the scales: ``kind``, ``width`` (inf: the whole sample), ``statistic`` and ``pvalue`` (each scale
+        alone, not corrected for the others).
     n_toys, n_failed, n_not_converged : int
         Toys; those whose fit was not finite, which count as reaching the observed statistic; those
         whose amplitudes had not converged, which keep their value, as the observed fit would.
@@ -93,13 +93,15 @@ class TwoSampleResult:
         Returns
         -------
         fields : dict
-            By name of attribute. Z is infinite where p = 1, which JSON has no number for.
+            By name of attribute. The width of an entry that sees the whole sample is None. Z is infinite where p = 1,
+            which JSON has no number for.
         """
         out: dict[str, Any] = {}
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if item.name == "scales":
                 value = {name: np.asarray(column).tolist() for name, column in value.items()}
+                value["width"] = [width if np.isfinite(width) else None for width in value["width"]]
             if item.name != "null_distribution":
                 out[item.name] = list(value) if isinstance(value, tuple) else value
         return out

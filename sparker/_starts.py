@@ -78,7 +78,7 @@ def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array
     multiplied by the weights of all of them. Rows and candidates come in lexicographic order, so that a block meets
     only the candidates within reach along the first feature.
     """
-    difference, variance = _score_weights(toys)
+    difference, variance = score_weights(toys)
     centers = candidates.astype(pool.dtype) - pool.origin
     norms = np.sum(centers**2, axis=1)[:, None]
     score = np.zeros((len(widths), len(centers), difference.shape[1]))
@@ -110,8 +110,8 @@ def scores_at(pool: Pool, weights: Weights, centers: Array, width: float) -> Arr
     return out
 
 
-def _score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:
-    """Columns c - w and v of all toys; one column of v where it is the same for all."""
+def score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:
+    """Columns c - w and v of all toys, of shape (n, n_toys); one column of v where all toys have the same."""
     difference = np.empty((len(toys[0].data), len(toys)), dtype=toys[0].data.dtype)
     variance = np.empty_like(difference)
     for k, toy in enumerate(toys):

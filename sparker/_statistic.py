@@ -1,4 +1,4 @@
-"""The SparKer statistic: from a pool and its two weights to t, and the largest single-kernel score, at each width."""
+"""The SparKer statistic: from a pool and its two weights to t at each width, and what is tested beside it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparker import _schedule, _starts
+from sparker import _companions, _schedule, _starts
 from sparker._backends import Backend, one_blas_thread
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
@@ -28,16 +28,37 @@ class Plan:
         Candidate centres of the score start; no rows with ``start="random"``.
     places : ndarray of shape (n_widths,)
         Number of places that a kernel of each recorded width can tell apart.
+    moments : Moments or None
+        Mean and covariance, for the companions; None without them.
     """
 
     schedule: Array
     candidates: Array
     places: Array
+    moments: _companions.Moments | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What one toy gets from the passes over the pool that it shares with others.
+
+    Attributes
+    ----------
+    scores : ndarray of shape (n_widths, n_candidates) or None
+        Score of every candidate; None without a score start.
+    companions : ndarray of shape (2,) or (0,)
+        Entries of the companions; none without them.
+    """
+
+    scores: Array | None
+    companions: Array
 
 
 @dataclass(frozen=True)
 class SparKerStatistic:
     """t = max(0, -2 L) of a few moving kernels, at each of several widths (arXiv:2511.03095, eqs. 2 and 3).
+
+    Beside it the largest score of a single kernel at each width, and the global companions.
 
     BLAS runs on one thread throughout: with several the last bits of its sums would change.
 
@@ -53,6 +74,7 @@ class SparKerStatistic:
     solver: str
     start: str
     n_candidates: int
+    companions: bool
     max_iter: int
     tol: float
     alpha: float
@@ -61,17 +83,19 @@ class SparKerStatistic:
     backend: str
 
     def learn(self, pool: Pool, rng: np.random.Generator) -> Plan:
-        """Width range and candidates from the rows of a pool, labels unseen."""
+        """Width range, candidates and moments from the rows of a pool, labels unseen."""
         first, last = _schedule.width_range(pool, rng, self.width_init, self.width_final)
         score = self.start == "score"
         # Kernels that start afresh at every recorded width stay at it; others anneal from one to the next.
         widths = _schedule.schedule(first, last, self.n_widths, self.max_iter, "none" if score else self.annealing)
         places = _schedule.distinct_places(pool, widths[:, -1])
-        candidates = np.empty((0, pool.n_features), pool.dtype)
-        if score:
-            with one_blas_thread():
+        candidates, moments = np.empty((0, pool.n_features), pool.dtype), None
+        with one_blas_thread():
+            if score:
                 candidates = _starts.dictionary(pool, self.n_candidates, rng)
-        return Plan(widths, candidates, places)
+            if self.companions:
+                moments = _companions.learn(pool)
+        return Plan(widths, candidates, places, moments)
 
     def fit(
         self,
@@ -79,39 +103,54 @@ class SparKerStatistic:
         weights: Weights,
         plan: Plan,
         rng: np.random.Generator,
-        scores: Array | None,
+        shared: Shared,
         n_jobs: int | None = 1,
     ) -> Path:
-        """Fit the kernels along the widths of the plan; `scores` (n_widths, n_candidates) choose their start."""
+        """Fit the kernels along the widths of the plan; the scores choose their start."""
         objective = Objective(pool, weights, self.competition, self.alpha, Backend(self.backend, n_jobs))
 
         def start(j: int) -> Array | None:
-            if scores is None:
+            if shared.scores is None:
                 return _starts.random_rows(pool, weights, self.n_kernels, rng) if j == 0 else None
-            chosen = _starts.select(scores[j], plan.candidates, plan.schedule[j, -1], self.n_kernels)
+            chosen = _starts.select(shared.scores[j], plan.candidates, plan.schedule[j, -1], self.n_kernels)
             return plan.candidates[chosen].astype(np.float64)
 
         with one_blas_thread():
             return self._solver().solve(objective, plan.schedule, start)
 
-    def share(self, pool: Pool, toys: Sequence[Weights], plan: Plan) -> Sequence[Array | None]:
-        """Scores (n_widths, n_candidates) of all candidates for each toy; None without a score start."""
-        if self.start != "score":
-            return [None] * len(toys)
+    def share(self, pool: Pool, toys: Sequence[Weights], plan: Plan) -> Sequence[Shared]:
+        """Scores and companions of each toy."""
+        scores: Sequence[Array | None] = [None] * len(toys)
+        companions = np.empty((len(toys), 0))
         with one_blas_thread():
-            return list(_starts.scores(pool, toys, plan.candidates, plan.schedule[:, -1]))
+            if self.start == "score":
+                scores = list(_starts.scores(pool, toys, plan.candidates, plan.schedule[:, -1]))
+            if plan.moments is not None:
+                companions = _companions.companions(pool, toys, plan.moments)
+        return [Shared(*of_toy) for of_toy in zip(scores, companions, strict=True)]
 
     def evaluate(
-        self, pool: Pool, weights: Weights, plan: Plan, rng: np.random.Generator, shared: Array | None
+        self, pool: Pool, weights: Weights, plan: Plan, rng: np.random.Generator, shared: Shared
     ) -> tuple[Array, bool]:
         """Entries of the statistic, see `entries`, and whether all amplitudes converged."""
         path = self.fit(pool, weights, plan, rng, shared)
         return self.entries(path, shared), bool(path.converged.all())
 
-    def entries(self, path: Path, scores: Array | None) -> Array:
-        """T at each recorded width, then (score start) the largest squared score of a single kernel there."""
+    def entries(self, path: Path, shared: Shared) -> Array:
+        """T at each recorded width, then the largest squared score of a single kernel there, then the companions."""
         t = np.maximum(-2.0 * path.losses, 0.0)
-        return t if scores is None else np.concatenate([t, np.square(scores).max(axis=1)])
+        largest = np.empty(0) if shared.scores is None else np.square(shared.scores).max(axis=1)
+        return np.concatenate([t, largest, shared.companions])
+
+    def scales(self, path: Path) -> dict[str, Array]:
+        """Kind and width of each of the `entries`; a companion is as wide as the sample, its width is inf."""
+        n = len(path.widths)
+        kinds, widths = ["t"] * n, [path.widths]
+        if self.start == "score":
+            kinds, widths = kinds + ["score"] * n, [*widths, path.widths]
+        if self.companions:
+            kinds, widths = [*kinds, *_companions.KINDS], [*widths, np.full(len(_companions.KINDS), np.inf)]
+        return {"kind": np.array(kinds), "width": np.concatenate(widths)}
 
     def _solver(self) -> Solver:
         if self.solver == "adam":

@@ -228,6 +228,7 @@ class CallableToys:
                 f"calibration(rng) returned reference weights of shape {raw.shape}; needed are {len(blocks[0])} finite "
                 "numbers >= 0, not all 0."
             )
-        pool = Pool(blocks, np.concatenate([raw, np.ones(len(blocks[1]))]))
+        drawn = raw if np.ptp(raw) > 0 else np.ones(len(raw))  # as in the fit: the scale of equal weights means nothing
+        pool = Pool(blocks, np.concatenate([drawn, np.ones(len(blocks[1]))]))
         is_data = np.arange(pool.n_rows) >= len(blocks[0])
         return pool, pair_weights(pool, np.where(is_data, 0.0, pool.weight), is_data * 1.0, self.expected)

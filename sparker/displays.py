@@ -19,9 +19,11 @@ Array = npt.NDArray[Any]
 
 # Red and blue stay apart for colour-blind readers; where colour is not enough, a sign or a marker says the same.
 EXCESS, DEFICIT, NEUTRAL, DARK = "#b2182b", "#2166ac", "#c8c8c8", "#333333"
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "t": {"label": "$t$ (all kernels)", "color": "#0072b2", "marker": "o", "linestyle": "-"},
     "score": {"label": "score (best single kernel)", "color": "#d55e00", "marker": "s", "linestyle": "--"},
+    "mean": {"label": "mean of the sample", "color": "#009e73", "linestyle": "-."},
+    "spread": {"label": "spread of the sample", "color": "#cc79a7", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
 }
 KERNEL_LABEL = "kernel, with its excess of rows"
 
@@ -87,7 +89,8 @@ class ScalesDisplay(_ResultDisplay):
     Parameters
     ----------
     widths, p_values : ndarray of shape (n_scales,)
-        Kernel width of each entry of the statistic, and the p-value of this entry alone.
+        Kernel width of each entry of the statistic, inf for one that sees the whole sample, and the p-value of this
+        entry alone.
     kinds : ndarray of str of shape (n_scales,)
         Kind of each entry, such as "t" and "score".
     p_value : float
@@ -162,10 +165,13 @@ class ScalesDisplay(_ResultDisplay):
             rows = np.flatnonzero(np.asarray(self.kinds) == kind)
             rows = rows[np.argsort(self.widths[rows])]
             style = {"markersize": 5, "linewidth": 1.2, **KINDS.get(kind, {"label": kind, "marker": "^"}), **kwargs}
-            self.lines_[kind] = ax.plot(self.widths[rows], self.p_values[rows], **style)[0]
+            if np.isinf(self.widths[rows]).all():
+                self.lines_[kind] = ax.axhline(self.p_values[rows[0]], **style)
+            else:
+                self.lines_[kind] = ax.plot(self.widths[rows], self.p_values[rows], **style)[0]
         ax.set(xscale="log", yscale="log", ylim=(resolution / 1.6, 1.4))
         ax.set_xlabel(f"kernel width $\\sigma$ ({width_unit})")
-        ax.set_ylabel("$p$-value at this width alone")
+        ax.set_ylabel("$p$-value of one entry alone")
         _legend_above(ax)
         return self
 

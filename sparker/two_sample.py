@@ -84,6 +84,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         "random": on random data rows at the widest width, and anneal from there to the narrowest.
     n_candidates : int, default=300
         Candidates of the score start: pooled rows, labels unseen, spread out over the pool.
+    companions : bool, default=True
+        Test beside the kernels, which see what is local, the whole sample: its mean (Hotelling's T^2) and its spread
+        (Mahalanobis distances from the mean). They enter ``statistics_`` and the p-value, never the log density ratio.
     max_iter : int, default=6
         Solver steps for each recorded width ("adam" wants about 100).
     tol : float, default=1e-3
@@ -122,10 +125,10 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     Attributes
     ----------
     statistics_ : ndarray of shape (n_scales,)
-        t at each recorded width, then, with ``start="score"``, the largest squared score of a single kernel there. All
-        of it is calibrated and aggregated. No entry is negative.
+        t at each recorded width; then, with ``start="score"``, the largest squared score of a single kernel there;
+        then the two companions. All of it is calibrated and aggregated. No entry is negative.
     scales_ : dict of str to ndarray of shape (n_scales,)
-        ``kind`` ("t" or "score") and ``width`` of each entry.
+        ``kind`` ("t", "score", "mean" or "spread") and ``width`` of each entry; a companion has width inf.
     width_ : float
         The recorded width that ``score_samples``, ``transform`` and ``kernel_table`` describe: the one with the
         largest t - 2 M log(number of distinct places at that width). It needs no toys; calibrating never changes it.
@@ -192,6 +195,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         "solver": [StrOptions({"newton", "adam"})],
         "start": [StrOptions({"score", "random"})],
         "n_candidates": [Interval(Integral, 1, None, closed="left")],
+        "companions": ["boolean"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -212,6 +216,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         solver: str = "newton",
         start: str = "score",
         n_candidates: int = 300,
+        companions: bool = True,
         max_iter: int = 6,
         tol: float = 1e-3,
         alpha: float = 0.1,
@@ -235,6 +240,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         self.solver = solver
         self.start = start
         self.n_candidates = n_candidates
+        self.companions = companions
         self.max_iter = max_iter
         self.tol = tol
         self.alpha = alpha
@@ -257,8 +263,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         statistic, observed, plan = fitted.statistic, fitted.observed, fitted.plan
         assert isinstance(statistic, SparKerStatistic)
         rng = _calibration.generator(self.seed_, _calibration.OBSERVED_STREAM)
-        scores = statistic.share(observed.pool, [observed.weights], plan)[0]
-        path = statistic.fit(observed.pool, observed.weights, plan, rng, scores, self.n_jobs)
+        shared = statistic.share(observed.pool, [observed.weights], plan)[0]
+        path = statistic.fit(observed.pool, observed.weights, plan, rng, shared, self.n_jobs)
         best = int(np.argmax(-2 * path.losses - 2 * statistic.n_kernels * np.log(plan.places)))
         self.width_ = float(path.widths[best])
         self.amplitudes_ = path.amplitudes[best]
@@ -275,14 +281,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        return statistic.entries(path, scores)
-
-    def _scales(self, fitted: Fitted) -> dict[str, Array]:
-        kinds = ["t", "score"][: len(self.statistics_) // len(self.path_widths_)]
-        return {
-            "kind": np.repeat(kinds, len(self.path_widths_)),
-            "width": np.tile(self.path_widths_, len(kinds)),
-        }
+        self.scales_ = statistic.scales(path)
+        return statistic.entries(path, shared)
 
     def transform(self, X: Any) -> Array:
         """Contribution a_i p_i(x) k_i(x) of each kernel to the log density ratio.

@@ -205,10 +205,10 @@ class TestPValue:
     def test_result_holds_the_table_of_scales(self, samples, quick):
         test = fit(samples, quick, n_toys=39)
         result, null = test.result(), test.null_distribution_.values
-        assert result.scales["kind"].tolist() == ["t"] * 3 + ["score"] * 3
-        assert_array_equal(result.scales["width"], np.tile(test.path_widths_, 2))
+        assert result.scales["kind"].tolist() == ["t"] * 3 + ["score"] * 3 + ["mean", "spread"]
+        assert_array_equal(result.scales["width"], [*np.tile(test.path_widths_, 2), np.inf, np.inf])
         assert_array_equal(result.scales["statistic"], test.statistics_)
-        want = [count_p_value(null[:, k] * (1 + 1e-9), test.statistics_[k]) for k in range(6)]
+        want = [count_p_value(null[:, k] * (1 + 1e-9), test.statistics_[k]) for k in range(8)]
         assert_allclose(result.scales["pvalue"], want, rtol=1e-12)
 
     def test_result_is_consistent(self, samples, quick):
@@ -235,7 +235,7 @@ class TestPValue:
             return evaluate(self, pool, weights, plan, rng, shared)
 
         monkeypatch.setattr(type(test._fitted.statistic), "evaluate", fail_once)
-        test.statistics_ = np.full(6, 1e9)
+        test.statistics_ = np.full(8, 1e9)
         result = test.result()
         assert result.n_failed == 1
         assert_allclose(result.pvalue, 2 / 40, rtol=1e-12)
@@ -379,15 +379,12 @@ class TestModes:
         assert 1 / 20 <= p_value <= 1
         assert null.calibration == "callable"
 
-    def test_weight_common_to_all_rows_of_a_callable_toy_is_no_matter_for_t(self, samples, quick):
+    def test_weight_common_to_all_rows_of_a_callable_toy_is_no_matter(self, samples, quick):
         def draw(rng, weight=None):
             pair = rng.normal(size=(50, 2)), rng.normal(size=(20, 2))
             return pair if weight is None else (*pair, np.full(50, weight))
 
-        nulls = [
-            fit(samples, quick | {"start": "random", "width_init": 2.0, "width_final": 0.5}, calibration=c)
-            for c in (draw, lambda rng: draw(rng, 3.0))
-        ]
+        nulls = [fit(samples, quick, calibration=c) for c in (draw, lambda rng: draw(rng, 3.0))]
         assert_allclose(*(test.null_distribution_.values for test in nulls), rtol=1e-6, atol=1e-6)
 
     def test_callable_that_returns_other_columns_is_named(self, samples, quick):

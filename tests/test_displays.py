@@ -54,9 +54,12 @@ def test_without_matplotlib(monkeypatch, fitted):
 def test_scales_are_those_of_the_result(fitted):
     result = fitted.result()
     display = ScalesDisplay.from_result(result)
-    assert list(display.lines_) == ["t", "score"]
+    assert list(display.lines_) == ["t", "score", "mean", "spread"]
     for kind, line in display.lines_.items():
         rows = np.flatnonzero(result.scales["kind"] == kind)
+        if np.isinf(result.scales["width"][rows]).all():  # of the whole sample: a line across all widths
+            assert_array_equal(line.get_ydata(), [result.scales["pvalue"][rows[0]]] * 2)
+            continue
         rows = rows[np.argsort(result.scales["width"][rows])]
         assert_array_equal(line.get_xdata(), result.scales["width"][rows])
         assert_array_equal(line.get_ydata(), result.scales["pvalue"][rows])

@@ -181,19 +181,25 @@ class TestFit:
         assert np.all(test.null_distribution_.values >= 0)
 
     @pytest.mark.parametrize(("start", "per_width"), [("score", 2), ("random", 1)])
+    @pytest.mark.parametrize("companions", [True, False])
     @pytest.mark.parametrize("n_widths", [1, 4])
-    def test_length_of_the_statistics_follows_from_the_parameters(self, make, samples, start, per_width, n_widths):
-        test = make(start=start, n_widths=n_widths).fit(*samples)
-        assert test.statistics_.shape == (per_width * n_widths,)
-        assert test.scales_["kind"].tolist() == ["t"] * n_widths + ["score"] * n_widths * (per_width - 1)
-        assert_array_equal(test.scales_["width"], np.tile(test.path_widths_, per_width))
-        same = make(start=start, n_widths=n_widths).fit(np.ones((30, 2)), np.ones((10, 2)))
+    def test_length_of_the_statistics_follows_from_the_parameters(
+        self, make, samples, start, per_width, companions, n_widths
+    ):
+        params = {"start": start, "n_widths": n_widths, "companions": companions}
+        test = make(**params).fit(*samples)
+        kinds = ["t"] * n_widths + ["score"] * n_widths * (per_width - 1) + ["mean", "spread"] * companions
+        assert test.scales_["kind"].tolist() == kinds
+        assert test.statistics_.shape == test.scales_["width"].shape == (len(kinds),)
+        assert_array_equal(test.scales_["width"][: per_width * n_widths], np.tile(test.path_widths_, per_width))
+        assert np.isinf(test.scales_["width"][per_width * n_widths :]).all()
+        same = make(**params).fit(np.ones((30, 2)), np.ones((10, 2)))
         assert same.statistics_.shape == test.statistics_.shape
 
-    def test_last_entries_are_the_largest_squared_scores(self, make, samples):
+    def test_entries_beside_t_are_the_largest_squared_scores(self, make, samples):
         test = make(n_candidates=40).fit(*samples)
         # the score of one kernel at its best place is near what its own likelihood ratio gains
-        scores = test.statistics_[3:]
+        scores = test.statistics_[test.scales_["kind"] == "score"]
         assert np.all(scores > 0)
         assert scores.max() > stats.chi2.isf(1e-3, 1)
 

@@ -1,0 +1,108 @@
+"""Global companions of the kernels: whether the sample as a whole has moved, or spread, against the reference.
+
+Anomalies that are diffuse outliers in many dimensions raise no local density that a kernel could see, but move the
+mean of the data and their mean squared distance from the centre. With z(x) the whitened row, U = sum_x (c_x - w_x) z
+and V = sum_x v_x (`sparker._starts` defines v), the entries are
+
+    mean    ||U||^2 / V                                                         (Hotelling's T^2)
+    spread  (sum_x (c_x - w_x) q_x)^2 / sum_x v_x q_x^2,   q = ||z||^2 - its mean   (Mahalanobis distances)
+
+Like the candidates of the kernels, mean and covariance come from the pool, labels unseen.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import eigh
+
+from sparker._pool import Pool, Weights
+from sparker._starts import score_weights
+
+Array = npt.NDArray[Any]
+
+KINDS = ("mean", "spread")
+
+SAMPLE = 20_000  # rows from which the covariance is learned
+RANK = 256  # directions with a variance of their own; the others share one
+SMALLEST = 0.01  # variance of a direction, in variances of a column: nearly dependent columns must not dominate
+BLOCK = 1 << 20  # entries of a block of rows in float64
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and covariance of a pool as probabilistic PCA (Tipping and Bishop, J. R. Stat. Soc. B 61 (1999) 611).
+
+    Attributes
+    ----------
+    mean, deviation : ndarray of shape (d,)
+        Of the columns; the deviation of a constant column is inf, which takes it out.
+    axes : ndarray of shape (d, k)
+        Leading eigenvectors of the correlation matrix.
+    variances : ndarray of shape (k,)
+        Their eigenvalues.
+    rest : float
+        Variance of every other direction.
+    squared_distances : ndarray of shape (n,)
+        Squared Mahalanobis distance of each row of the pool from the mean, less its mean over the pool.
+    """
+
+    mean: Array
+    deviation: Array
+    axes: Array
+    variances: Array
+    rest: float
+    squared_distances: Array
+
+    def squared_norm(self, z: Array) -> Array:
+        """||z||^2 in the whitened space, of standardised vectors z of shape (n, d)."""
+        along = np.square(z @ self.axes)
+        return (np.sum(z**2, axis=1) - np.sum(along, axis=1)) / self.rest + np.sum(along / self.variances, axis=1)
+
+
+def learn(pool: Pool) -> Moments:
+    """Moments of a pool."""
+    sample = pool
+    if pool.n_rows > SAMPLE:
+        sample = Pool([pool.rows(pool.draw((np.arange(SAMPLE) + 0.5) / SAMPLE))])
+    d, total = pool.n_features, sample.weight.sum()
+    zero, one = np.zeros(d), np.ones(d)
+    mean = _sum(sample.weight[part] @ X for X, part in _blocks(sample, zero, one)) / total
+    square = _sum(sample.weight[part] @ X**2 for X, part in _blocks(sample, mean, one)) / total
+    # What is left of a constant column is rounding of its mean.
+    deviation = np.where(square > (1e-7 * mean) ** 2, np.sqrt(square), np.inf)
+    correlation = _sum((sample.weight[part] * z.T) @ z for z, part in _blocks(sample, mean, deviation)) / total
+    rank = min(d, RANK)
+    variances, axes = eigh(correlation, subset_by_index=[d - rank, d - 1])
+    rest = (np.trace(correlation) - variances.sum()) / max(d - rank, 1)
+    moments = Moments(mean, deviation, axes, np.maximum(variances, SMALLEST), max(rest, SMALLEST), np.empty(0))
+    distances = np.concatenate([moments.squared_norm(z) for z, _ in _blocks(pool, mean, deviation)])
+    distances -= np.average(distances, weights=pool.weight)
+    return Moments(mean, deviation, axes, moments.variances, moments.rest, distances)
+
+
+def companions(pool: Pool, toys: Sequence[Weights], moments: Moments) -> Array:
+    """Both entries of every toy on the pool that `moments` belong to, shape (n_toys, 2)."""
+    difference, variance = (part.astype(np.float64) for part in score_weights(toys))
+    moved = _sum(z.T @ difference[part] for z, part in _blocks(pool, moments.mean, moments.deviation))
+    mean = moments.squared_norm(moved.T) / np.sum(variance, axis=0)
+    spread = np.square(moments.squared_distances @ difference)
+    noise = np.square(moments.squared_distances) @ variance
+    return np.stack([mean, spread / np.maximum(noise, np.finfo(np.float64).tiny)], axis=1)
+
+
+def _sum(terms: Iterator[Array]) -> Array:
+    """One block at a time."""
+    return reduce(np.add, terms)
+
+
+def _blocks(pool: Pool, mean: Array, deviation: Array) -> Iterator[tuple[Array, slice]]:
+    """Standardised rows in float64, a few at a time, and where in the pool they stand."""
+    size = max(1, BLOCK // pool.n_features)
+    for X, part in pool.parts():
+        for start in range(0, len(X), size):
+            rows = X[start : start + size]
+            yield (rows - mean) / deviation, slice(part.start + start, part.start + start + len(rows))
