@@ -49,7 +49,7 @@ def extended_log_p(values: Array) -> Array:
     log_p = counted_log_p(values)
     threshold = np.quantile(values, 1 - TAIL, axis=0, method="higher")
     for k, u in enumerate(threshold):
-        above = values[:, k] > u
+        above = reached(values[:, k]) > u  # what ties with u has no tail
         if above.sum() >= MIN_TAIL:
             excess = values[above, k] - u
             scale = max(np.median(excess) / np.log(2), (u - np.median(values[:, k])) / np.log(0.5 / TAIL))

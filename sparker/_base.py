@@ -64,7 +64,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         "calibration": [StrOptions({"permutation", "split", "bootstrap"}), callable],
         "aggregation": [StrOptions(set(_aggregation.RULES))],
         "random_state": ["random_state", np.random.Generator],
-        "n_jobs": [Integral, None],
+        "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None],
         "verbose": ["verbose"],
     }
 
@@ -106,6 +106,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             If a sample is empty, not finite, or of another number of features; if `y` is neither two
             classes nor a second sample; if weights are negative or all 0.
         """
+        self._forget()
         samples = read_samples(self, X, y, data, sample_weight)
         self.classes_ = samples.classes
         self.seed_ = _draw_seed(self.random_state)
@@ -122,15 +123,35 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             self.aggregation,
             self.n_toys,
         )
-        self._null: NullDistribution | None = None
         self.statistics_ = self._observe(self._fitted)
         return self
 
-    @property
-    def null_distribution_(self) -> NullDistribution:
-        """NullDistribution: the toys; simulated on first use, then kept until the next fit."""
+    def _forget(self) -> None:
+        """Drop the last fit: one that is interrupted must not leave its statistics beside other toys."""
+        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
+            delattr(self, name)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "statistics_")
+
+    def calibrate(self) -> NullDistribution:
+        """Simulate the toys on the first call, and keep them as ``null_distribution_`` until the next fit.
+
+        Whatever needs a p-value calls this.
+
+        Returns
+        -------
+        null_distribution : NullDistribution
+            The statistic of the toys.
+
+        Raises
+        ------
+        ValueError
+            If the weights do not allow this calibration (see the `calibration` parameter), if the samples were
+            changed in place after fit, or if more than 5 % of the toys fail.
+        """
         check_is_fitted(self)
-        if self._null is None:
+        if not hasattr(self, "null_distribution_"):
             fitted = self._fitted
             if fitted.samples.fingerprint() != fitted.fingerprint:
                 raise ValueError(
@@ -142,10 +163,10 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
                 # The observed pair learned from its own rows, labels unseen; so do toys, whose rows are the reference.
                 plan = fitted.statistic.learn(toys.pool, _calibration.generator(self.seed_, _calibration.PLAN_STREAM))
             self._warm_up()
-            self._null = _calibration.simulate(
+            self.null_distribution_ = _calibration.simulate(
                 fitted.statistic, toys, plan, self.seed_, fitted.n_toys, self.n_jobs, self.verbose
             )
-        return self._null
+        return self.null_distribution_
 
     def test_statistic(self) -> float:
         """Aggregate of the statistic over scales; simulates the toys on first use.
@@ -183,7 +204,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             p-value, Z and its uncertainty, and the table of scales.
         """
         statistic, aggregates = self._aggregate()
-        null, fitted = self.null_distribution_, self._fitted
+        null, fitted = self.calibrate(), self._fitted
         n_exceed = int(_aggregation.exceedances(aggregates, np.array(statistic)))
         p_value = counted_p_value(n_exceed, len(null))
         at_each = [counted_p_value(n, len(null)) for n in _aggregation.exceedances(null.values, self.statistics_)]
@@ -210,7 +231,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
 
     def _aggregate(self) -> tuple[float, Array]:
         check_is_fitted(self)
-        null = self.null_distribution_
+        null = self.calibrate()
         return _aggregation.aggregate(null.values, self.statistics_, self._fitted.aggregation)
 
     def _warm_up(self) -> None:
@@ -224,7 +245,9 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
 
 
 def _draw_seed(random_state: Any) -> int:
-    """One integer from any kind of random state; a live generator is never kept."""
+    """One integer from any kind of random state, an integer itself; a live generator is never kept."""
+    if isinstance(random_state, Integral):
+        return int(random_state)
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**31))
     if random_state is None:

@@ -87,7 +87,7 @@ def simulate(
     """
     batches = [range(first, min(first + BATCH, n_toys)) for first in range(0, n_toys, BATCH)]
     if toys.pool is not None:
-        _ = toys.pool.order, toys.pool.origin  # computed here, once, not in each worker
+        _ = toys.pool.order, toys.pool.scrambled, toys.pool.origin  # computed here, once, not in each worker
     done = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(_evaluate_batch)(statistic, toys, plan, seed, batch) for batch in batches
     )
@@ -125,13 +125,14 @@ def _evaluate_toy(
     statistic: Statistic, pair: tuple[Pool, Weights] | ValueError, plan: Any, shared: Any, rng: np.random.Generator
 ) -> tuple[Array, bool, str | None]:
     """Values, convergence and failure of a toy; without a plan it learns from its own pool."""
-    if isinstance(pair, ValueError):
-        return np.empty(0), False, str(pair)
-    pool, weights = pair
-    if plan is None:
-        plan = statistic.learn(pool, rng)
-        shared = statistic.share(pool, [weights], plan)[0]
-    found = _or_error(statistic.evaluate, pool, weights, plan, rng, shared)
+
+    def evaluate(pool: Pool, weights: Weights) -> tuple[Array, bool]:
+        if plan is not None:
+            return statistic.evaluate(pool, weights, plan, rng, shared)
+        learned = statistic.learn(pool, rng)
+        return statistic.evaluate(pool, weights, learned, rng, statistic.share(pool, [weights], learned)[0])
+
+    found = pair if isinstance(pair, ValueError) else _or_error(evaluate, *pair)
     return (np.empty(0), False, str(found)) if isinstance(found, ValueError) else (*found, None)
 
 

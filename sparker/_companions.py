@@ -20,14 +20,15 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 
 from sparker._pool import Pool, Weights
-from sparker._starts import score_weights
+from sparker._starts import ROUNDING, score_weights
 
 Array = npt.NDArray[Any]
 
 KINDS = ("mean", "spread")
 
 SAMPLE = 20_000  # rows from which the covariance is learned
-RANK = 256  # directions with a variance of their own; the others share one
+RANK = 256  # most directions with a variance of their own; the others share one
+ROWS_PER_DIRECTION = 10  # without which a direction has no variance of its own
 SMALLEST = 0.01  # variance of a direction, in variances of a column: nearly dependent columns must not dominate
 BLOCK = 1 << 20  # entries of a block of rows in float64
 
@@ -73,9 +74,11 @@ def learn(pool: Pool) -> Moments:
     mean = _sum(sample.weight[part] @ X for X, part in _blocks(sample, zero, one)) / total
     square = _sum(sample.weight[part] @ X**2 for X, part in _blocks(sample, mean, one)) / total
     # What is left of a constant column is rounding of its mean.
-    deviation = np.where(square > (1e-7 * mean) ** 2, np.sqrt(square), np.inf)
+    deviation = np.where(square > (1e-12 * mean) ** 2, np.sqrt(square), np.inf)
     correlation = _sum((sample.weight[part] * z.T) @ z for z, part in _blocks(sample, mean, deviation)) / total
-    rank = min(d, RANK)
+    # Variances of as many directions as rows could not be told from noise. The bootstrap needs this to be valid: its
+    # toys have fewer distinct rows than the observed pair.
+    rank = max(1, min(d, RANK, int(total / ROWS_PER_DIRECTION)))
     variances, axes = eigh(correlation, subset_by_index=[d - rank, d - 1])
     rest = (np.trace(correlation) - variances.sum()) / max(d - rank, 1)
     moments = Moments(mean, deviation, axes, np.maximum(variances, SMALLEST), max(rest, SMALLEST), np.empty(0))
@@ -91,7 +94,10 @@ def companions(pool: Pool, toys: Sequence[Weights], moments: Moments) -> Array:
     mean = moments.squared_norm(moved.T) / np.sum(variance, axis=0)
     spread = np.square(moments.squared_distances @ difference)
     noise = np.square(moments.squared_distances) @ variance
-    return np.stack([mean, spread / np.maximum(noise, np.finfo(np.float64).tiny)], axis=1)
+    found = np.stack([mean, spread / np.maximum(noise, np.finfo(np.float64).tiny)], axis=1)
+    # What is left where both samples are alike is rounding, and must not be ranked.
+    floor = np.square(ROUNDING * np.sum(np.abs(difference), axis=0)) / np.sum(variance, axis=0)
+    return np.where(found > floor[:, None], found, 0.0)
 
 
 def _sum(terms: Iterator[Array]) -> Array:

@@ -30,7 +30,7 @@ class Weights:
     data : ndarray of shape (n,)
         c_x, summing to N_D.
     unit : float
-        w of a reference row of raw weight 1, N(D|H0) / N_R for unweighted rows.
+        w of a reference row of pool weight 1, N(D|H0) / N_R for unweighted rows.
     """
 
     reference: Array
@@ -83,16 +83,31 @@ class Pool:
     def _column(self, j: int) -> Array:
         return np.concatenate([block[:, j] for block in self.blocks])
 
-    def draw(self, uniform: Array, weight: Array | None = None) -> npt.NDArray[np.intp]:
-        """Rows at given fractions in [0, 1) of the cumulative weight in lexicographic order, with replacement.
+    @cached_property
+    def scrambled(self) -> npt.NDArray[np.intp]:
+        """Row indices ordered by a hash of the values in each row: what toys are drawn from.
+
+        Like `order` it does not know how rows came; unlike there, a place in it says nothing about the row. By place in
+        lexicographic order toy i of a seed would take the same quantiles of every sample, and all samples that are
+        tested with one seed would share the luck of its toys.
+        """
+        key = np.zeros(self.n_rows, dtype=np.uint64)
+        for j in range(self.n_features):
+            column = self._column(j).astype(np.float64) + 0.0  # -0.0 is 0.0
+            key = _mix(key ^ column.view(np.uint64))
+        return np.argsort(key, kind="stable")
+
+    def draw(self, uniform: Array, weight: Array | None = None, order: Array | None = None) -> npt.NDArray[np.intp]:
+        """Rows at given fractions in [0, 1) of the cumulative weight in lexicographic `order`, with replacement.
 
         A row of weight 2 is drawn like two equal rows of weight 1, and row order does not matter.
         """
-        cumulative = np.cumsum((self.weight if weight is None else weight)[self.order], dtype=np.float64)
+        order = self.order if order is None else order
+        cumulative = np.cumsum((self.weight if weight is None else weight)[order], dtype=np.float64)
         # The last row of positive weight ends the range: rounding must not draw a row of weight 0 behind it.
         last = int(np.searchsorted(cumulative, cumulative[-1]))
         found = np.searchsorted(cumulative, np.asarray(uniform) * cumulative[-1], side="right")
-        return self.order[np.minimum(found, last)]
+        return order[np.minimum(found, last)]
 
     @cached_property
     def origin(self) -> Array:
@@ -105,3 +120,17 @@ class Pool:
         """Each block moved to `origin`, and its squared norms: a copy, made for matrix products with many passes."""
         moved = [X - self.origin for X in self.blocks]
         return [(X, np.einsum("nd,nd->n", X, X)) for X in moved]
+
+
+def unit_mean(weight: Array) -> Array:
+    """Weights scaled to mean 1; whole numbers that differ are counts of rows, and stay."""
+    counts = np.ptp(weight) > 0 and np.all(weight == np.round(weight))
+    return weight if counts else weight / weight.mean()
+
+
+def _mix(key: Array) -> Array:
+    """Scramble 64-bit integers (the finaliser of SplitMix64, Steele et al., OOPSLA 2014)."""
+    key = key + np.uint64(0x9E3779B97F4A7C15)
+    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return key ^ (key >> np.uint64(31))

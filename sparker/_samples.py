@@ -12,7 +12,7 @@ from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, validate_data
 
-from sparker._pool import Pool
+from sparker._pool import Pool, unit_mean
 
 Array = npt.NDArray[Any]
 
@@ -44,12 +44,12 @@ class Samples:
     def pool(self) -> Pool:
         """Reference rows, then data rows.
 
-        Equal reference weights beside data of weight 1 are taken as 1: their scale means nothing, and the weights by
-        which rows are drawn must not tell reference from data.
+        Beside data of weight 1 the scale of reference weights means nothing, unless they are counts of rows: the
+        weights by which rows are drawn must not tell reference from data.
         """
         weight = self.reference_weight
-        if np.ptp(weight) == 0 and np.all(self.data_weight == 1):
-            weight = np.ones(len(weight))
+        if np.all(self.data_weight == 1):
+            weight = unit_mean(weight)
         return Pool([self.reference, self.data], np.concatenate([weight, self.data_weight]))
 
     def fingerprint(self) -> str:
@@ -120,13 +120,18 @@ def _shape(array: Any) -> tuple[int, ...]:
 
 def _from_labels(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Samples:
     """The pooled form: rows of both samples with labels of two classes, the first of which is the reference."""
+    X = validate_data(estimator, X, dtype=FLOATS, order="C")
+    if len(_shape(y)) == 2 and len(X) != len(y):
+        raise ValueError(
+            f"y of shape {_shape(y)} is no label for each of the {len(X)} rows of X, and as a second sample it has "
+            f"{_shape(y)[1]} feature, but X has {X.shape[1]}: they must agree."
+        )
     if len(_shape(y)) == 2:
         warnings.warn(
             "A column-vector y was passed when a 1d array was expected; it is read as labels. Pass y.ravel().",
             DataConversionWarning,
             stacklevel=4,
         )
-    X = validate_data(estimator, X, dtype=FLOATS, order="C")
     y = column_or_1d(y)
     check_consistent_length(X, y)
     assert_all_finite(y, input_name="y")

@@ -11,24 +11,25 @@ Widths = npt.NDArray[np.float64]
 N_PAIRS = 10_000
 
 
-def width_range(pool: Pool, rng: np.random.Generator, first: float | None, last: float | None) -> tuple[float, float]:
-    """Widest and narrowest width, from the distances of random pairs of rows, labels unseen.
-
-    Widest: the 99th percentile. Narrowest: half the 1st percentile, but at most a quarter of the median: in many
-    dimensions all distances are nearly equal and half the 1st percentile is still broad. Pairs at distance 0 do not
-    count; if there are no others, every width is as good, and 1 is taken.
-    """
+def pair_distances(pool: Pool, rng: np.random.Generator) -> Widths:
+    """Distances of 10 000 random pairs of rows, labels unseen, without those that are 0; 1 if there are no others."""
     i, j = (pool.rows(pool.draw(rng.random(N_PAIRS))) for _ in range(2))
     distances = np.sqrt(np.sum((i.astype(np.float64) - j) ** 2, axis=1))
-    distances = distances[distances > 0]
-    if len(distances):
-        low, median, high = np.quantile(distances, [0.01, 0.5, 0.99])
-        widest, narrowest = high, min(0.5 * low, 0.25 * median)
-    else:
-        widest = narrowest = 1.0
-    widest = widest if first is None else first
-    narrowest = narrowest if last is None else last
-    return widest, min(narrowest, widest) if last is None else narrowest
+    return distances[distances > 0] if distances.any() else np.ones(1)
+
+
+def width_range(pool: Pool, rng: np.random.Generator, first: float | None, last: float | None) -> tuple[float, float]:
+    """Widest and narrowest width: what is given, or from the distances of random pairs of rows, labels unseen.
+
+    Widest: the 99th percentile. Narrowest: half the 1st percentile, but at most a quarter of the median: in many
+    dimensions all distances are nearly equal and half the 1st percentile is still broad. An end that is not given
+    gives way to one that is.
+    """
+    if first is not None and last is not None and first < last:
+        raise ValueError(f"width_init is {first} and width_final {last}: the first must be the wider one.")
+    low, median, high = np.quantile(pair_distances(pool, rng), [0.01, 0.5, 0.99])
+    widest = max(high, last or 0.0) if first is None else first
+    return widest, min(0.5 * low, 0.25 * median, widest) if last is None else last
 
 
 def schedule(first: float, last: float, n_widths: int, n_steps: int, annealing: str) -> Widths:

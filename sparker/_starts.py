@@ -1,9 +1,9 @@
 """Where kernels start: random rows of the data, or the candidates on which a score test finds the largest excess.
 
 The score of a candidate kernel k at f = 0 is ``U = sum_x (c_x - w_x) k(x)``, the derivative of -L with respect to its
-amplitude; its variance under the null is ``V = sum_x v_x k(x)^2`` with ``v_x = w_x + min(1, N(D|H0) / N_R) c_x``, which
-pools both samples: for unweighted rows it does not depend on the labels, and an excess where the reference has no rows
-has a finite score.
+amplitude; its variance under the null is ``V = sum_x v_x k(x)^2`` with ``v_x = w_x + c_x N(D|H0) / N_R``, which pools
+both samples: for unweighted rows it does not depend on the labels, and an excess where the reference has no rows has a
+finite score.
 """
 
 from collections.abc import Sequence
@@ -116,8 +116,7 @@ def score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:
     variance = np.empty_like(difference)
     for k, toy in enumerate(toys):
         difference[:, k] = toy.data - toy.reference
-        # A data row counts like a reference row of raw weight 1; weights far below 1 stand for no rows at all.
-        variance[:, k] = toy.reference + min(toy.unit, 1.0) * toy.data
+        variance[:, k] = toy.reference + toy.unit * toy.data
     if np.ptp(variance, axis=1).max() <= 1e-5 * variance.max():
         variance = variance[:, :1]
     return difference, variance

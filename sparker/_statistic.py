@@ -15,6 +15,8 @@ from sparker._solvers import AdamSolver, NewtonSolver, Path, Solver
 
 Array = npt.NDArray[Any]
 
+ROUNDING = 1e-12  # of L, against the number of rows
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -134,11 +136,13 @@ class SparKerStatistic:
     ) -> tuple[Array, bool]:
         """Entries of the statistic, see `entries`, and whether all amplitudes converged."""
         path = self.fit(pool, weights, plan, rng, shared)
-        return self.entries(path, shared), bool(path.converged.all())
+        return self.entries(path, shared, weights), bool(path.converged.all())
 
-    def entries(self, path: Path, shared: Shared) -> Array:
+    def entries(self, path: Path, shared: Shared, weights: Weights) -> Array:
         """T at each recorded width, then the largest squared score of a single kernel there, then the companions."""
-        t = np.maximum(-2.0 * path.losses, 0.0)
+        # Where both samples are alike what is left of L is rounding, and must not be ranked.
+        count = np.sum(weights.reference, dtype=np.float64) + np.sum(weights.data, dtype=np.float64)
+        t = np.where(path.losses < -ROUNDING * count, -2.0 * path.losses, 0.0)
         largest = np.empty(0) if shared.scores is None else np.square(shared.scores).max(axis=1)
         return np.concatenate([t, largest, shared.companions])
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sparker._pool import Pool, Weights
+from sparker._pool import Pool, Weights, unit_mean
 
 Array = npt.NDArray[Any]
 
@@ -82,7 +82,7 @@ def observe(
             )
         # Toys take their N_D data rows from the reference; the observed pair gives up as many, to be like them. What
         # is not used must not be learned from either: rows of weight 0 are never drawn.
-        reference = pool.order[pool.order < n_reference]
+        reference = pool.scrambled[pool.scrambled < n_reference]
         used[reference[rng.permutation(n_reference)[:n_data]]] = 0
     is_data = np.arange(pool.n_rows) >= n_reference
     weights = pair_weights(pool, np.where(is_data, 0.0, used), np.where(is_data, used, 0.0), expected)
@@ -131,7 +131,7 @@ def _partition(pool: Pool, n_data: int, expected: float | None, rng: np.random.G
     """Random rows become data, the rest reference, without replacement."""
     count = _data_count(rng, n_data, expected, pool.n_rows)
     data = np.zeros(pool.n_rows)
-    data[pool.order[rng.permutation(pool.n_rows)[:count]]] = 1.0
+    data[pool.scrambled[rng.permutation(pool.n_rows)[:count]]] = 1.0
     return pair_weights(pool, 1.0 - data, data, expected)
 
 
@@ -190,8 +190,8 @@ class BootstrapToys:
         count = self.n_data if self.expected is None else int(rng.poisson(self.expected))
         if count == 0:
             raise ValueError("A bootstrap toy has no data rows: expected_count is too small.")
-        data = np.bincount(self.pool.draw(rng.random(count)), minlength=n).astype(np.float64)
-        copies = np.bincount(self.pool.order[rng.integers(n, size=n)], minlength=n)
+        data = np.bincount(self.pool.draw(rng.random(count), order=self.pool.scrambled), minlength=n).astype(np.float64)
+        copies = np.bincount(self.pool.scrambled[rng.integers(n, size=n)], minlength=n)
         return self.pool, pair_weights(self.pool, copies * self.pool.weight, data, self.expected)
 
 
@@ -228,7 +228,6 @@ class CallableToys:
                 f"calibration(rng) returned reference weights of shape {raw.shape}; needed are {len(blocks[0])} finite "
                 "numbers >= 0, not all 0."
             )
-        drawn = raw if np.ptp(raw) > 0 else np.ones(len(raw))  # as in the fit: the scale of equal weights means nothing
-        pool = Pool(blocks, np.concatenate([drawn, np.ones(len(blocks[1]))]))
+        pool = Pool(blocks, np.concatenate([unit_mean(raw), np.ones(len(blocks[1]))]))
         is_data = np.arange(pool.n_rows) >= len(blocks[0])
         return pool, pair_weights(pool, np.where(is_data, 0.0, pool.weight), is_data * 1.0, self.expected)

@@ -260,17 +260,21 @@ def _print_kernels(run: Run) -> None:
     print(
         f"Kernels of width {run.kernels[0][1].width:.3g} ({run.width_unit}), centres in the units of the columns{more}"
     )
-    print("  excess   " + "   ".join(map(str.rjust, heads, widths)) + "   nearest data rows")
+    print("   score     excess   " + "   ".join(map(str.rjust, heads, widths)) + "   nearest data rows")
     for row, (_, kernel) in zip(cells, run.kernels, strict=True):
         nearest = ", ".join(map(str, kernel.nearest_rows[:3]))
-        print(f"{kernel.expected_excess:+8.1f}   " + "   ".join(map(str.rjust, row, widths)) + f"   {nearest}")
-    print("Excess: rows of the data more (or fewer) than the reference predicts. Rows count from 0.")
+        numbers = f"{kernel.score:+8.1f}   {kernel.expected_excess:+8.1f}"
+        print("   ".join([numbers, *map(str.rjust, row, widths), nearest]))
+    print(
+        "Score: standard deviations at a place fixed beforehand; kernels seek out fluctuations: only p is a test.\n"
+        "Excess: rows of the data more (or fewer) than the reference predicts. Rows count from 0."
+    )
 
 
 def _print_truth(pair: datasets.SamplePair, run: Run) -> None:
     """Each planted clump beside the kernel nearest to it; no kernel twice."""
     true, found = linear_sum_assignment(cdist(pair.centers, [center for center, _ in run.kernels]))
-    print("    planted at      rows         found at    excess")
+    print("    planted at  expected         found at    excess")
     for i, j in zip(true, found, strict=True):
         (x, y), kernel = run.kernels[j]
         planted = f"({pair.centers[i][0]:.2f}, {pair.centers[i][1]:.2f})"
@@ -291,6 +295,8 @@ def _check_before_work(options: argparse.Namespace) -> None:
             raise UsageError(f"{option} {path}: it must be a file, in a folder that exists")
     if options.plot is None:
         return
+    if options.json is not None and Path(options.json).absolute() == Path(options.plot).absolute():
+        raise UsageError(f"--json and --plot are the same file, {options.plot}")
     if Path(options.plot).suffix.lower() not in PICTURES:
         raise UsageError(f"--plot {options.plot}: the suffix must be one of {', '.join(PICTURES)}")
     if importlib.util.find_spec("matplotlib") is None:

@@ -149,8 +149,9 @@ class ScalesDisplay(_ResultDisplay):
         self.ax_, self.figure_ = _axes(ax)
         ax = self.ax_
         resolution = 1 / (self.n_toys + 1)
+        relation = "\\leq" if self.p_value <= resolution * (1 + 1e-9) else "="
         self.p_value_line_ = ax.axhline(
-            self.p_value, color=DARK, linewidth=1.5, label=f"whole test: $p$ = {self.p_value:.2g}", zorder=1
+            self.p_value, color=DARK, linewidth=1.5, label=f"whole test: $p {relation} {self.p_value:.2g}$", zorder=1
         )
         self.resolution_line_ = ax.axhline(
             resolution,
@@ -170,6 +171,7 @@ class ScalesDisplay(_ResultDisplay):
             else:
                 self.lines_[kind] = ax.plot(self.widths[rows], self.p_values[rows], **style)[0]
         ax.set(xscale="log", yscale="log", ylim=(resolution / 1.6, 1.4))
+        _label_decades(ax.xaxis)
         ax.set_xlabel(f"kernel width $\\sigma$ ({width_unit})")
         ax.set_ylabel("$p$-value of one entry alone")
         _legend_above(ax)
@@ -245,8 +247,10 @@ class NullDistributionDisplay(_ResultDisplay):
         self.ax_, self.figure_ = _axes(ax)
         ax = self.ax_
         style = {"bins": 25, "color": NEUTRAL, "edgecolor": "white", "linewidth": 0.5, **kwargs}
+        finite = self.null[np.isfinite(self.null)]
+        failed = f", {len(self.null) - len(finite)} failed" if len(finite) < len(self.null) else ""
         self.counts_, self.edges_, self.bars_ = ax.hist(
-            self.null, label=f"{len(self.null)} toys under the null", **style
+            finite, label=f"{len(self.null)} toys under the null{failed}", **style
         )
         self.line_ = ax.axvline(self.observed, color=EXCESS, linewidth=2, label="observed")
         p_is, z_is = ("\\leq", ">") if self.at_resolution else ("=", "=")
@@ -488,6 +492,15 @@ class KernelsDisplay:
             )
             label.set(color=color, path_effects=halo, va="bottom" if side > 0 else "top", fontsize="small")
             self.labels_.append(label)
+
+
+def _label_decades(axis: Any) -> None:
+    """On a logarithmic axis, plain numbers at 1, 2 and 5 of each decade, and no others to run into them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _legend_above(ax: Any) -> Any:

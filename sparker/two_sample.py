@@ -43,7 +43,9 @@ class KernelSummary:
         standard deviations at a place fixed beforehand. At a fitted place it is biased upwards: it ranks, it does
         not test.
     expected_excess : float
-        sum_R w (e^f - e^(f - f_i)): data rows more (or fewer) than the reference predicts, due to this kernel.
+        sum_R w (e^f - e^(f - f_i)): data rows more (or fewer) than the reference predicts, due to this kernel. Kernels
+        that overlap share an excess, and each of them counts what they have in common. Where the reference has hardly
+        a row near the kernel it is too small: amplitudes are bounded and the sum runs over reference rows.
     nearest_rows : ndarray of shape (n_nearest,)
         Rows of the data sample nearest to the centre, nearest first, as indices into the array they were passed in.
     """
@@ -67,12 +69,13 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     Parameters
     ----------
     n_kernels : int, default=3
-        Number of kernels M. More are not better: each also fits noise.
+        Number of kernels M, at most ``n_candidates`` with ``start="score"``. More are not better: each also fits noise.
     n_widths : int, default=8
         Widths at which the statistic is recorded.
     width_init, width_final : float, default=None
         Widest and narrowest width in the units of X. None: the 99th percentile of the distances of pooled rows, and the
-        smaller of half their 1st percentile and a quarter of their median.
+        smaller of half their 1st percentile and a quarter of their median. With ``n_widths=1`` the narrowest is
+        recorded.
     annealing : {"geometric", "linear"}, default="geometric"
         Spacing of the widths; with ``start="random"`` also of the steps between them.
     competition : bool, default=True
@@ -99,7 +102,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         Step of "adam", in amplitude units and in the units of X.
     expected_count : float, default=None
         Expected data count under the null, N(D|H0). None: shape only, toys keep N_D. A number: the count is part of the
-        test, the reference is scaled to it and toy counts are Poisson.
+        test, the reference is scaled to it and toy counts are Poisson: permutation toys are then approximate, since
+        the pool holds the observed number of rows.
     calibration : {"permutation", "split", "bootstrap"} or callable, default="permutation"
         How toys are drawn. "permutation": labels of the pooled rows are permuted; exact. "split": the reference is
         split into toy data and toy reference, and the observed fit gives up N_D reference rows to be like them; needs
@@ -141,9 +145,10 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     n_iter_ : int
         Number of solver steps.
     converged_ : bool
-        Whether the amplitudes are optimal at every recorded width.
+        Whether the amplitudes are optimal at every recorded width. Always true of "adam", whose fixed number of steps
+        has no test of convergence.
     null_distribution_ : NullDistribution
-        The toys; simulated on first use.
+        The toys, once ``calibrate``, ``p_value``, ``test_statistic`` or ``result`` has simulated them.
     seed_ : int
         Every random number of the test comes from it.
     classes_ : ndarray of shape (2,)
@@ -161,7 +166,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     -----
     With k_i(x) = exp(-||x - mu_i||^2 / (2 sigma^2)) and the gate p_i = k_i / sum_j k_j the log density ratio is
     f(x) = sum_i a_i p_i(x) k_i(x) (eq. 2 of [1]_), the loss L = sum_R w (e^f - 1) - sum_D f and the statistic
-    t = max(0, -2 L) (eq. 3). Columns are not rescaled: put a scaler before the test in a Pipeline.
+    t = max(0, -2 L) (eq. 3). Columns are not rescaled: put a scaler before the test in a Pipeline, and pass that
+    Pipeline the pooled rows and their labels, ``make_pipeline(StandardScaler(), SparKerTest()).fit(X, y)``. It would
+    transform a reference passed as X, but not the data passed beside it.
 
     References
     ----------
@@ -256,6 +263,11 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         self.verbose = verbose
 
     def _make_statistic(self) -> SparKerStatistic:
+        if self.start == "score" and self.n_kernels > self.n_candidates:
+            raise ValueError(
+                f"n_kernels is {self.n_kernels}, but kernels start on {self.n_candidates} candidates: lower n_kernels, "
+                'raise n_candidates, or pass start="random".'
+            )
         names = SparKerStatistic.__dataclass_fields__
         return SparKerStatistic(**{name: getattr(self, name) for name in names})
 
@@ -282,7 +294,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
                 stacklevel=4,
             )
         self.scales_ = statistic.scales(path)
-        return statistic.entries(path, shared)
+        return statistic.entries(path, shared, observed.weights)
 
     def transform(self, X: Any) -> Array:
         """Contribution a_i p_i(x) k_i(x) of each kernel to the log density ratio.

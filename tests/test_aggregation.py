@@ -137,3 +137,10 @@ def test_failed_toys_reach_every_observed_statistic(rng, rule):
     observed, aggregates = aggregate(null, np.full(3, 1e6), rule)
     assert not np.any(np.isnan(aggregates))
     assert exceedances(aggregates, np.array(observed)) == 2
+
+
+def test_extended_tail_does_not_rank_rounding(rng):
+    values = 1 + 1e-9 * rng.normal(size=(501, 1))
+    assert_allclose(extended_log_p(values), 0, atol=1e-12)
+    mixed = np.concatenate([values, 5 + rng.exponential(size=(20, 1))])
+    assert np.ptp(extended_log_p(mixed)[:501]) == 0

@@ -15,7 +15,7 @@ from sparker import SparKerTest, two_sample_test
 from sparker._aggregation import aggregate
 from sparker._calibration import BATCH, MAX_FAILED, ToyFailure, generator, simulate
 from sparker._pool import Pool
-from sparker._toys import PermutationToys
+from sparker._toys import CallableToys, PermutationToys
 
 
 class Mean:
@@ -88,6 +88,20 @@ class TestSimulate:
         want = simulate(Mean(), toys, None, 5, 25, 1, 0).values
         assert_array_equal(null.values[~null.failed], want[~null.failed])
 
+    def test_a_toy_that_cannot_learn_fails_alone(self):
+        class Learning(Mean):
+            def learn(self, pool, rng):
+                if pool.blocks[0][0, 0] > 1.9:
+                    raise ValueError("no plan")
+
+        def draw(rng):
+            return rng.normal(size=(50, 2)), rng.normal(size=(20, 2))
+
+        null = simulate(Learning(), CallableToys(draw, 2, np.dtype(float), None), None, 5, 200, 1, 0)
+        first = np.array([generator(5, i).normal() for i in range(200)])
+        assert_array_equal(null.failed, first > 1.9)
+        assert 0 < null.failed.sum() < 10
+
     def test_more_than_one_toy_in_twenty_may_not_fail(self, toys):
         simulate(Mean(failing=range(2)), toys, None, 5, 40, 1, 0)
         assert MAX_FAILED == 0.05
@@ -108,7 +122,7 @@ class TestSameNumbers:
         one, two = (
             fit(samples, quick, n_jobs=n_jobs, start=start, backend=backend, n_toys=2 * BATCH + 5) for n_jobs in (1, 2)
         )
-        assert_array_equal(one.null_distribution_.values, two.null_distribution_.values)
+        assert_array_equal(one.calibrate().values, two.calibrate().values)
         assert one.p_value() == two.p_value()
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -116,7 +130,7 @@ class TestSameNumbers:
         n = 1_100_000 // np.dtype(dtype).itemsize  # bytes above the max_nbytes of joblib
         samples = rng.normal(size=(n, 1)).astype(dtype), rng.normal(size=(100, 1)).astype(dtype)
         one, two = (fit(samples, quick, n_jobs=n_jobs, n_widths=2, n_toys=BATCH + 2) for n_jobs in (1, 2))
-        assert_array_equal(one.null_distribution_.values, two.null_distribution_.values)
+        assert_array_equal(one.calibrate().values, two.calibrate().values)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_for_any_number_of_threads_in_the_lone_fit(self, rng, quick, dtype, monkeypatch):
@@ -138,24 +152,24 @@ class TestSameNumbers:
     @pytest.mark.filterwarnings("ignore:calibration=.bootstrap")
     def test_for_the_first_toys_of_a_longer_run(self, samples, quick, calibration):
         few, many = (fit(samples, quick, n_toys=n, calibration=calibration) for n in (100, 200))
-        assert_array_equal(few.null_distribution_.values, many.null_distribution_.values[:100])
+        assert_array_equal(few.calibrate().values, many.calibrate().values[:100])
 
     @pytest.mark.parametrize("n", [1, 7, BATCH + 1])
     def test_for_a_number_of_toys_that_fills_no_batch(self, samples, quick, n):
         few, many = (fit(samples, quick, n_toys=k) for k in (n, 2 * BATCH))
-        assert_array_equal(few.null_distribution_.values, many.null_distribution_.values[:n])
+        assert_array_equal(few.calibrate().values, many.calibrate().values[:n])
 
     def test_for_the_same_seed_and_other_numbers_for_another(self, samples, quick):
-        nulls = [fit(samples, quick, random_state=seed).null_distribution_.values for seed in (3, 3, 4)]
+        nulls = [fit(samples, quick, random_state=seed).calibrate().values for seed in (3, 3, 4)]
         assert_array_equal(nulls[0], nulls[1])
         assert np.any(nulls[0] != nulls[2])
 
     def test_when_the_same_estimator_is_fitted_twice(self, samples, quick):
         test = fit(samples, quick)
-        first = test.statistics_, test.null_distribution_.values
+        first = test.statistics_, test.calibrate().values
         test.fit(*samples)
         assert_array_equal(test.statistics_, first[0])
-        assert_array_equal(test.null_distribution_.values, first[1])
+        assert_array_equal(test.calibrate().values, first[1])
 
 
 class TestRandomState:
@@ -172,10 +186,15 @@ class TestRandomState:
     def test_a_live_generator_moves_on_but_toys_do_not(self, samples, quick):
         rng = np.random.default_rng(5)
         test = fit(samples, quick, random_state=rng)
-        seed, null = test.seed_, test.null_distribution_.values
+        seed, null = test.seed_, test.calibrate().values
         rng.random(10)
-        assert_array_equal(fit(samples, quick, random_state=np.random.default_rng(5)).null_distribution_.values, null)
+        assert_array_equal(fit(samples, quick, random_state=np.random.default_rng(5)).calibrate().values, null)
         assert test.fit(*samples).seed_ != seed
+
+    def test_the_printed_seed_gives_the_same_numbers(self, samples, quick):
+        result = fit(samples, quick, random_state=np.random.default_rng(3)).result()
+        again = fit(samples, quick, random_state=result.seed).result()
+        assert (again.statistic, again.pvalue, again.seed) == (result.statistic, result.pvalue, result.seed)
 
     def test_none_is_another_seed_each_time(self, samples, quick):
         assert fit(samples, quick, random_state=None).seed_ != fit(samples, quick, random_state=None).seed_
@@ -194,7 +213,7 @@ class TestPValue:
 
         for aggregation in combine(np.zeros((1, 1))):
             test = fit(samples, quick, aggregation=aggregation)
-            rows = np.concatenate([test.statistics_[None], test.null_distribution_.values])
+            rows = np.concatenate([test.statistics_[None], test.calibrate().values])
             aggregates = combine(np.log((rows[None] >= rows[:, None] * (1 - 1e-5)).mean(axis=1)))[aggregation]
             assert_allclose(test.test_statistic(), aggregates[0], rtol=1e-12)
             assert_allclose(test.p_value(), count_p_value(aggregates[1:] * (1 + 1e-9), aggregates[0]), rtol=1e-12)
@@ -204,7 +223,7 @@ class TestPValue:
 
     def test_result_holds_the_table_of_scales(self, samples, quick):
         test = fit(samples, quick, n_toys=39)
-        result, null = test.result(), test.null_distribution_.values
+        result, null = test.result(), test.calibrate().values
         assert result.scales["kind"].tolist() == ["t"] * 3 + ["score"] * 3 + ["mean", "spread"]
         assert_array_equal(result.scales["width"], [*np.tile(test.path_widths_, 2), np.inf, np.inf])
         assert_array_equal(result.scales["statistic"], test.statistics_)
@@ -222,7 +241,7 @@ class TestPValue:
         assert (result.n_toys, result.n_failed, result.n_reference, result.n_data) == (39, 0, 120, 40)
         assert (result.n_features, result.expected_count, result.seed) == (2, None, test.seed_)
         assert result.calibration == "permutation"
-        assert result.null_distribution is test.null_distribution_
+        assert result.null_distribution is test.calibrate()
 
     def test_failed_toys_count_against_the_observed(self, samples, quick, monkeypatch):
         test = fit(samples, quick, n_toys=39)
@@ -307,7 +326,7 @@ class TestWhenToysAreDrawn:
             n_kernels=1, n_toys=5, n_widths=1, competition=False, aggregation="min", calibration="split", random_state=9
         ).set_params(backend="numpy", expected_count=7.0, start="random", solver="adam")
         assert test.result().to_dict() == want.result().to_dict()
-        assert_array_equal(test.null_distribution_.values, want.null_distribution_.values)
+        assert_array_equal(test.calibrate().values, want.calibrate().values)
         assert_array_equal(test.score_samples(samples[1]), want.score_samples(samples[1]))
 
 
@@ -335,12 +354,12 @@ class TestModes:
     def test_toys_from_the_reference_do_not_know_the_data(self, samples, quick, calibration):
         reference, data = samples
         tests = [fit((reference, rows), quick, calibration=calibration) for rows in (data, data[::-1] + 0.3)]
-        assert_array_equal(*(test.null_distribution_.values for test in tests))
+        assert_array_equal(*(test.calibrate().values for test in tests))
 
     def test_permutation_toys_do_not_know_the_labels(self, samples, quick, rng):
         X = np.concatenate(samples)
         y = np.repeat([0, 1], [120, 40])
-        nulls = [SparKerTest(**quick).fit(X, labels).null_distribution_.values for labels in (y, rng.permutation(y))]
+        nulls = [SparKerTest(**quick).fit(X, labels).calibrate().values for labels in (y, rng.permutation(y))]
         # the pool lists reference rows first: sums come in another order
         assert_allclose(nulls[0], nulls[1], rtol=1e-6, atol=1e-9)
 
@@ -374,7 +393,7 @@ class TestModes:
 
         test = fit(samples, quick, calibration=draw)
         assert not seen
-        p_value, null = test.p_value(), test.null_distribution_
+        p_value, null = test.p_value(), test.calibrate()
         assert_array_equal(seen, [generator(test.seed_, i).normal() for i in range(19)])
         assert 1 / 20 <= p_value <= 1
         assert null.calibration == "callable"
@@ -385,7 +404,7 @@ class TestModes:
             return pair if weight is None else (*pair, np.full(50, weight))
 
         nulls = [fit(samples, quick, calibration=c) for c in (draw, lambda rng: draw(rng, 3.0))]
-        assert_allclose(*(test.null_distribution_.values for test in nulls), rtol=1e-6, atol=1e-6)
+        assert_allclose(*(test.calibrate().values for test in nulls), rtol=1e-6, atol=1e-6)
 
     def test_callable_that_returns_other_columns_is_named(self, samples, quick):
         test = fit(samples, quick, calibration=lambda rng: (np.zeros((5, 3)), np.zeros((5, 3))))
@@ -448,7 +467,7 @@ class TestUnderTheNull:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "calibration=.bootstrap")
                 p = test.p_value()
-            observed, null = aggregate(test.null_distribution_.values, test.statistics_, test.aggregation)
+            observed, null = aggregate(test.calibrate().values, test.statistics_, test.aggregation)
             strict = (1 + np.sum(null > observed * (1 + 1e-5))) / 20
             p_values.append((p, strict, strict + rng.integers(round(20 * (p - strict)) + 1) / 20))
         return np.array(p_values).T

@@ -132,6 +132,11 @@ def test_json_file_and_quiet(files, report, capsys):
         assert json.load(file) == report(*files)
 
 
+def test_one_file_for_two_outputs_is_refused(files, capsys):
+    assert main(["test", *files, *QUICK, "--json", "x.png", "--plot", "./x.png"]) == 2
+    assert "--json and --plot are the same file" in capsys.readouterr().err
+
+
 def test_what_json_cannot_say_is_null(files, report):
     rows = np.ones((5, 2))
     np.save("ones.npy", rows)
@@ -163,12 +168,13 @@ def test_text(files, report, capsys):
         "(standardised units), centres in the units of the columns",
     ):
         assert text in out
-    head, *table = (line.split() for line in out.splitlines()[-2 - len(kernels) : -1])
-    assert head == ["excess", *NAMES, "nearest", "data", "rows"]
+    head, *table = (line.split() for line in out.splitlines()[-3 - len(kernels) : -2])
+    assert head == ["score", "excess", *NAMES, "nearest", "data", "rows"]
     for line, kernel in zip(table, kernels, strict=True):
-        assert float(line[0]) == round(kernel["expected_excess"], 1)
-        assert_allclose([float(cell) for cell in line[1:3]], kernel["center"], rtol=1e-3)
-        assert [int(cell.strip(",")) for cell in line[3:]] == kernel["nearest_rows"][:3]
+        assert float(line[0]) == round(kernel["score"], 1)
+        assert float(line[1]) == round(kernel["expected_excess"], 1)
+        assert_allclose([float(cell) for cell in line[2:4]], kernel["center"], rtol=1e-3)
+        assert [int(cell.strip(",")) for cell in line[4:]] == kernel["nearest_rows"][:3]
 
 
 @pytest.mark.parametrize("options", [[], ["--no-standardize"], ["--expected-count", "40"]])
@@ -177,7 +183,7 @@ def test_text_says_how(files, capsys, options):
     out = capsys.readouterr().out
     assert ("scaling    none" in out) == ("--no-standardize" in options)
     assert ("expected count 40" in out) == ("--expected-count" in options)
-    assert "  excess   column 0   column 1   nearest data rows" in out
+    assert "   score     excess   column 0   column 1   nearest data rows" in out
 
 
 def test_text_of_many_columns(files, rng, capsys):
@@ -188,7 +194,7 @@ def test_text_of_many_columns(files, rng, capsys):
     assert main(["test", *files, *QUICK]) == 0
     out = capsys.readouterr().out
     assert "(2 more columns: --json)" in out
-    head, *rows = out.splitlines()[-5:-1]
+    head, *rows = out.splitlines()[-6:-2]
     assert head.count("a_column_with...") == 6
     assert {row.rindex("   ") for row in rows} == {head.rindex("   nearest")}
 

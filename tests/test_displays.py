@@ -234,3 +234,10 @@ def test_nothing_to_find_is_drawn_too(quick):
     display = KernelsDisplay.from_estimator(test, rows, rows)
     display.figure_.draw_without_rendering()
     assert [label.get_text().strip() for label in display.labels_] == ["+0"] * 2
+
+
+def test_null_distribution_with_failed_toys():
+    null = np.array([0.1, np.inf, 0.4, 0.2])
+    display = NullDistributionDisplay(null=null, observed=0.3, p_value=0.6, z_score=-0.25).plot(bins=3)
+    assert display.counts_.sum() == 3
+    assert "1 failed" in display.ax_.get_legend_handles_labels()[1][0]

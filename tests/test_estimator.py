@@ -1,5 +1,6 @@
 """`SparKerTest` as a whole: the scikit-learn contract, the two samples in every form, and what the fit says of them."""
 
+import inspect
 import pickle
 
 import numpy as np
@@ -137,7 +138,7 @@ class TestWeightsAndOrder:
         shuffled = [rng.permutation(sample) for sample in samples]
         want, got = make(start=start).fit(*samples), make(start=start).fit(*shuffled)
         assert_same_fit(got, want, rtol=1e-6)
-        assert_allclose(got.null_distribution_.values, want.null_distribution_.values, rtol=1e-6, atol=1e-9)
+        assert_allclose(got.calibrate().values, want.calibrate().values, rtol=1e-6, atol=1e-9)
         assert got.p_value() == want.p_value()
 
     def test_rows_that_tie_in_some_features_may_come_in_any_order(self, make, samples, rng):
@@ -147,9 +148,14 @@ class TestWeightsAndOrder:
 
     def test_a_common_weight_of_the_reference_changes_nothing(self, make, samples):
         want = make().fit(*samples)
-        got = make().fit(*samples, sample_weight=np.full(120, 0.25))
+        got = make().fit(*samples, sample_weight=np.full(120, 0.3))
         assert_same_fit(got, want, rtol=1e-9)
         assert got.p_value() == want.p_value()
+
+    def test_the_scale_of_event_weights_means_nothing(self, make, samples, rng):
+        weight = rng.uniform(0.2, 2, 120)
+        want, got = (make(calibration="bootstrap").fit(*samples, sample_weight=w) for w in (weight, 1e-3 * weight))
+        assert_same_fit(got, want, rtol=1e-9)
 
     def test_rows_of_weight_zero_are_as_if_absent(self, make, samples):
         weight = np.repeat([0.0, 1.0], [30, 90])
@@ -178,7 +184,7 @@ class TestFit:
     def test_no_statistic_is_negative(self, make, samples, options, dtype):
         test = make(n_toys=60, **options).fit(*(sample.astype(dtype) for sample in samples))
         assert np.all(test.statistics_ >= 0)
-        assert np.all(test.null_distribution_.values >= 0)
+        assert np.all(test.calibrate().values >= 0)
 
     @pytest.mark.parametrize(("start", "per_width"), [("score", 2), ("random", 1)])
     @pytest.mark.parametrize("companions", [True, False])
@@ -216,6 +222,29 @@ class TestFit:
         assert test.converged_ is True
         assert test.n_features_in_ == 2
 
+    def test_a_fit_that_is_interrupted_leaves_nothing_behind(self, make, samples, monkeypatch):
+        test = make().fit(*samples)
+        test.p_value()
+
+        def interrupt(self, fitted):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(SparKerTest, "_observe", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            test.fit(samples[0], samples[0][:50])
+        with pytest.raises(NotFittedError):
+            test.p_value()
+        with pytest.raises(NotFittedError):
+            test.score_samples(samples[0])
+
+    def test_looking_at_a_fitted_test_runs_no_toys(self, make, samples):
+        test = make().fit(*samples)
+        test._repr_html_()
+        inspect.getmembers(test)
+        assert not hasattr(test, "null_distribution_")
+        null = test.calibrate()
+        assert test.null_distribution_ is null is test.calibrate()
+
     def test_given_widths_are_the_ends_of_the_path(self, make, samples):
         for start in ("score", "random"):
             path = make(start=start, width_init=2.0, width_final=0.5).fit(*samples).path_widths_
@@ -230,6 +259,12 @@ class TestFit:
         want = make(backend="numpy", **options).fit(*samples)
         for backend in ("numba", "matmul", "auto"):
             assert_same_fit(make(backend=backend, **options).fit(*samples), want, rtol=1e-6)
+
+    def test_an_automatic_width_gives_way_to_a_given_one(self, make, samples):
+        assert_allclose(make(width_final=100.0).fit(*samples).path_widths_, 100, rtol=1e-12)
+        assert_allclose(make(width_init=1e-3).fit(*samples).path_widths_, 1e-3, rtol=1e-12)
+        with pytest.raises(ValueError, match=r"width_init is 0\.5 and width_final 2\.0"):
+            make(width_init=0.5, width_final=2.0).fit(*samples)
 
     def test_amplitudes_keep_to_their_bound(self, make, samples):
         test = make(max_amplitude=0.3).fit(*samples)
@@ -251,7 +286,20 @@ class TestFit:
         got = make(width_init=2.0, width_final=0.5).fit(*more)
         assert_array_equal(got.centers_[:, 2], 3)
         assert_allclose(got.statistics_[3:], want.statistics_[3:], rtol=1e-9, atol=1e-9)
-        assert np.all(np.isfinite(got.null_distribution_.values))
+        assert np.all(np.isfinite(got.calibrate().values))
+
+    def test_more_kernels_than_candidates_are_refused(self, make, samples):
+        with pytest.raises(ValueError, match="n_kernels is 17, but kernels start on 16 candidates"):
+            make(n_kernels=17).fit(*samples)
+
+    def test_no_difference_at_all_has_a_p_value_of_one(self, make):
+        """The same share of ones in both: what is left is rounding."""
+        for n_reference, n_data in ((200, 100), (1500, 520)):
+            equal = make(n_toys=9).fit(np.ones((n_reference, 2)), np.ones((n_data, 2)))
+            assert_array_equal(equal.statistics_, 0)
+            assert equal.p_value() == 1
+        balanced = make().fit(np.repeat([[0.0], [1.0]], [200, 100], 0), np.repeat([[0.0], [1.0]], [40, 20], 0))
+        assert_array_equal(balanced.statistics_, 0)
 
     def test_one_feature_and_one_data_row(self, make, samples):
         test = make().fit(samples[0][:, :1], samples[1][:1, :1])
@@ -427,7 +475,7 @@ class TestTools:
         again = pickle.loads(pickle.dumps(test))
         assert again.p_value() == test.p_value()
         after = pickle.loads(pickle.dumps(test))
-        assert_array_equal(after.null_distribution_.values, test.null_distribution_.values)
+        assert_array_equal(after.calibrate().values, test.calibrate().values)
         assert_array_equal(after.score_samples(samples[1]), test.score_samples(samples[1]))
 
     def test_clone_keeps_the_parameters_alone(self, make, samples):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 
 from sparker._pool import Pool
 
@@ -61,3 +62,16 @@ def test_origin_is_the_median_and_does_not_depend_on_row_order(rng):
     pool = Pool([X[:100], X[100:]])
     assert_allclose(pool.origin, np.median(X, axis=0), rtol=1e-12)
     assert_array_equal(Pool([X[::-1].copy()]).origin, pool.origin)
+
+
+def test_scrambled_order_follows_the_values_and_hides_them(rng, X):
+    pool, again = Pool([X]), Pool([rng.permutation(X)])
+    assert_array_equal(pool.rows(pool.scrambled), again.rows(again.scrambled))
+    many = Pool([rng.normal(size=(5000, 1))])
+    places = np.arange(5000)
+    assert abs(stats.spearmanr(places, many.rows(many.scrambled)[:, 0]).statistic) < 4 / np.sqrt(5000)
+    # neighbours in value are no neighbours in place
+    ranked = np.argsort(many.scrambled)[many.order]
+    assert abs(stats.spearmanr(ranked[1:], ranked[:-1]).statistic) < 4 / np.sqrt(5000)
+    zeros = Pool([np.array([[0.0, 1.0], [-0.0, 2.0]])]), Pool([np.array([[-0.0, 1.0], [0.0, 2.0]])])
+    assert_array_equal(*(p.scrambled for p in zeros))

@@ -170,6 +170,10 @@ class TestRefusals:
         self.refuse("data has 4 features, but the reference has 2", samples[0], data=wide)
         self.refuse(r"y has shape \(40, 4\).*labels of shape.*2 features of X", samples[0], wide)
 
+    def test_a_sample_of_one_feature_for_two(self, samples):
+        with pytest.raises(ValueError, match=r"y of shape \(40, 1\) .* has 1 feature, but X has 2: they must agree"):
+            read(samples[0], samples[1][:, :1])
+
     @pytest.mark.parametrize("labels", [[[0], [1]], [["a"], ["b"]]])
     def test_column_that_may_be_labels_or_a_sample(self, samples, labels):
         y = np.repeat(labels, 60, axis=0)

@@ -58,7 +58,7 @@ def test_pairs_at_distance_zero_do_not_count(rng):
 
 
 def test_all_rows_equal_have_a_range():
-    assert find_range(np.ones((20, 2)), 0) == (1, 1)
+    assert find_range(np.ones((20, 2)), 0) == (1, 0.25)
 
 
 def test_given_widths_are_taken(rng):

@@ -89,6 +89,20 @@ class TestScores:
                 # kernels may be cut where they are below the resolution of float32
                 assert_allclose(score, want, rtol=1e-6, atol=1e-6)
 
+    @pytest.mark.parametrize(("n_reference", "n_data"), [(300, 60), (60, 300)])
+    def test_have_the_variance_of_poisson_counts_under_the_null(self, rng, n_reference, n_data):
+        """Whichever sample is the larger one; a score at one place, over 800 permutations.
+
+        Of Poisson counts it is 1; permutations keep both counts, which takes the mean of the kernel away.
+        """
+        pool = Pool([rng.normal(size=(n_reference, 1)), rng.normal(size=(n_data, 1))])
+        toys = [draw_toy(pool, rng, n_data) for _ in range(800)]
+        score = self.score(pool, toys, np.array([[0.5]]), 0.3)[:, 0, 0]
+        kernel = np.exp(-0.5 * (np.concatenate(pool.blocks)[:, 0] - 0.5) ** 2 / 0.3**2)
+        want = np.sqrt(1 - kernel.mean() ** 2 / np.mean(kernel**2))
+        assert_allclose([score.mean(), score.std()], [0, want], atol=0.1)
+        assert len(np.unique(_starts.score_weights(toys)[1])) <= 2  # blind to labels
+
     def test_at_given_centres_come_in_their_order(self, pool, rng, candidates):
         toy, shuffled = draw_toy(pool, rng), rng.permutation(candidates)
         got = _starts.scores_at(pool, toy, shuffled, 0.4)

@@ -111,6 +111,21 @@ class TestPermutationAndSplit:
             rows.append(sorted(p.rows(np.flatnonzero(weights.data)).tolist()))
         assert rows[0] == rows[1] == rows[2]
 
+    @pytest.mark.parametrize("calibration", ["permutation", "split", "bootstrap"])
+    @pytest.mark.filterwarnings("ignore:calibration:UserWarning")
+    def test_one_seed_draws_independent_toys_from_different_samples(self, rng, calibration):
+        """The mean rank of a toy's data varies over samples as it does over seeds."""
+
+        def mean_rank(seed):
+            pool = Pool([rng.normal(size=(50, 1)), rng.normal(size=(20, 1))])
+            toys = _toys.make_toys(observe(pool, calibration=calibration), calibration)
+            weights = toys.draw(np.random.default_rng(seed))[1]
+            ranks = np.argsort(toys.pool.order)
+            return np.average(ranks, weights=weights.data)
+
+        same, others = ([mean_rank(seed) for seed in seeds] for seeds in ([5] * 300, range(300)))
+        assert_allclose(np.std(same), np.std(others), rtol=0.25)
+
     def test_expected_count_makes_poisson_counts(self):
         toys = _toys.make_toys(observe(make_pool(), expected=30.0), "permutation")
         drawn = draw_many(toys, 1000)
