@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -52,8 +53,8 @@ class Fitted:
 class TwoSampleTest(ClassifierMixin, BaseEstimator):
     """Base class: a statistic over scales, calibrated by toys.
 
-    Subclasses give `_make_statistic` and `_observe` (fit the observed pair, set the fitted attributes, ``scales_`` with
-    the kind and width of each entry among them, and return the entries of the statistic).
+    Subclasses give `_make_statistic`, `_observe` (fit the observed pair, set the fitted attributes, ``scales_`` with
+    the kind and width of each entry among them, and return the entries of the statistic) and `score_samples`.
     """
 
     scales_: dict[str, Array]
@@ -228,6 +229,70 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             version=__version__,
             null_distribution=null,
         )
+
+    @abstractmethod
+    def score_samples(self, X: Any) -> Array:
+        """Log density ratio of data to reference; higher is more data-like.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        log_density_ratio : ndarray of shape (n_samples,)
+            log of expected data over reference scaled to the expected count.
+        """
+
+    def decision_function(self, X: Any) -> Array:
+        """Log odds that a row is data: f(x) + log(N(D|H0) / sum of the raw reference weights).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        log_odds : ndarray of shape (n_samples,)
+            Positive where a row is more likely data than reference, at the sizes of the samples.
+        """
+        log_ratio = self.score_samples(X)
+        expected = self._fitted.observed.weights.reference.sum(dtype=np.float64)
+        return log_ratio + np.log(expected / self._fitted.samples.reference_weight.sum())
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probability of reference and of data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, 2)
+            Columns in the order of ``classes_``.
+        """
+        data = expit(self.decision_function(X))
+        return np.stack([1 - data, data], axis=1)
+
+    def predict(self, X: Any) -> Array:
+        """Label of the likelier class of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            Elements of ``classes_``.
+        """
+        is_data = self.decision_function(X) > 0
+        return self.classes_[is_data.astype(int)]
 
     def _aggregate(self) -> tuple[float, Array]:
         check_is_fitted(self)

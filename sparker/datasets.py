@@ -7,8 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+from scipy.special import logsumexp
 
-__all__ = ["SamplePair", "make_exponential", "make_square"]
+__all__ = [
+    "SamplePair",
+    "make_clump",
+    "make_exponential",
+    "make_glitches",
+    "make_mixture",
+    "make_square",
+    "make_uniform_anomalies",
+]
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +43,7 @@ class SamplePair:
     is_signal : ndarray of bool of shape (n_data,)
         Which data rows are signal.
     expected_count : float
-        Expected number of background rows in the data, N(D|H0).
+        Expected number of data rows under the null, N(D|H0).
     centers : ndarray of shape (n_signals, d)
         Where the planted signals sit.
     counts : ndarray of shape (n_signals,)
@@ -149,6 +158,253 @@ def make_square(
         return np.log1p(sum(peaks) / expected_count)
 
     return _shuffled(rng, reference, background, rows, expected_count, centers, np.array(counts), true_log_ratio)
+
+
+# Five modes of the plane, on a circle.
+MODES = 3 * np.column_stack([np.cos(2 * np.pi * np.arange(5) / 5), np.sin(2 * np.pi * np.arange(5) / 5)])
+MODE_WIDTH = 0.6
+
+
+def make_mixture(
+    change: str | None = "shift",
+    *,
+    strength: float = 0.3,
+    n_reference: int = 5000,
+    n_data: int = 1000,
+    random_state: int | np.random.Generator | None = None,
+) -> SamplePair:
+    """Five Gaussian modes in the plane, one of which changes.
+
+    The modes sit on a circle of radius 3, with standard deviation 0.6 and a fifth of the rows each. In the data the
+    first one shifts outwards by `strength` standard deviations, grows to 1 + `strength` times its share, sharpens to
+    1 / (1 + `strength`) or spreads to 1 + `strength` times its standard deviation.
+
+    Parameters
+    ----------
+    change : {"shift", "grow", "sharpen", "spread"} or None, default="shift"
+        What the first mode does; None draws the data under the null.
+    strength : float, default=0.3
+        How much, > 0.
+    n_reference, n_data : int, default=5000, 1000
+        Rows of the samples.
+    random_state : int, Generator or None, default=None
+        Source of the random numbers.
+
+    Returns
+    -------
+    pair : SamplePair
+        Two features; ``is_signal`` marks the data rows of the mode that changed.
+
+    Raises
+    ------
+    ValueError
+        If `change` is unknown.
+    """
+    changes = {"shift", "grow", "sharpen", "spread"}
+    if change is not None and change not in changes:
+        raise ValueError(f"change is {change!r}: needed is one of {sorted(changes)} or None.")
+    rng = np.random.default_rng(random_state)
+    center, width, share = MODES[0].copy(), MODE_WIDTH, 0.2
+    if change == "shift":
+        center *= 1 + strength * MODE_WIDTH / 3
+    elif change == "grow":
+        share *= 1 + strength
+    elif change is not None:
+        width *= 1 / (1 + strength) if change == "sharpen" else 1 + strength
+    # The first mode in both samples, and the other four, whose share shrinks where it grows.
+    shares = np.array([share, *np.full(4, (1 - share) / 4)])
+    centers, widths = np.array([center, *MODES[1:]]), np.array([width, *np.full(4, MODE_WIDTH)])
+
+    def draw(n: int, shares: Array, centers: Array, widths: Array) -> tuple[Array, Array]:
+        mode = rng.choice(5, size=n, p=shares)
+        return centers[mode] + widths[mode, None] * rng.normal(size=(n, 2)), mode
+
+    def log_density(X: Array, shares: Array, centers: Array, widths: Array) -> Array:
+        modes = [stats.norm.logpdf(X, c, w).sum(axis=1) for c, w in zip(centers, widths, strict=True)]
+        return logsumexp(modes, axis=0, b=shares[:, None])
+
+    null = np.full(5, 0.2), MODES, np.full(5, MODE_WIDTH)
+    reference, _ = draw(n_reference, *null)
+    data, mode = draw(n_data, shares, centers, widths)
+
+    def true_log_ratio(X: Array) -> Array:
+        X = np.asarray(X, dtype=np.float64)
+        return log_density(X, shares, centers, widths) - log_density(X, *null)
+
+    changed = (mode == 0) & (change is not None)
+    planted = centers[:1] if change else np.empty((0, 2))
+    counts = np.array([share * n_data])[: len(planted)]
+    return SamplePair(reference, data, changed, float(n_data), planted, counts, true_log_ratio)
+
+
+def make_uniform_anomalies(
+    fraction: float = 0.05,
+    *,
+    n_features: int = 2,
+    n_reference: int = 5000,
+    n_data: int = 1000,
+    random_state: int | np.random.Generator | None = None,
+) -> SamplePair:
+    """Standard Gaussian background with anomalies spread uniformly over a cube: the opposite of local.
+
+    Parameters
+    ----------
+    fraction : float, default=0.05
+        Share of the data, in [0, 1), that is uniform in [-4, 4] in every feature.
+    n_features : int, default=2
+        Number of features.
+    n_reference, n_data : int, default=5000, 1000
+        Rows of the samples.
+    random_state : int, Generator or None, default=None
+        Source of the random numbers.
+
+    Returns
+    -------
+    pair : SamplePair
+        The anomalies have no place: ``centers`` has no rows.
+    """
+    edge = 4.0
+
+    def log_density(X: Array) -> Array:
+        inside = np.all(np.abs(X) <= edge, axis=1)
+        return np.where(inside, -n_features * np.log(2 * edge), -np.inf)
+
+    return _planted(
+        np.random.default_rng(random_state),
+        lambda rng, n: rng.normal(size=(n, n_features)),
+        lambda X: stats.norm.logpdf(X).sum(axis=1),
+        lambda rng, n: rng.uniform(-edge, edge, size=(n, n_features)),
+        log_density,
+        (n_reference, n_data, fraction),
+        np.empty((0, n_features)),
+    )
+
+
+def make_clump(
+    n_features: int = 2,
+    *,
+    fraction: float = 0.02,
+    width: float = 0.5,
+    n_clumped: int | None = None,
+    n_reference: int = 5000,
+    n_data: int = 1000,
+    random_state: int | np.random.Generator | None = None,
+) -> SamplePair:
+    """Standard Gaussian background with a clump one standard deviation from the mean in every feature.
+
+    Its rows are no outliers: their squared norm is about that of background rows.
+
+    Parameters
+    ----------
+    n_features : int, default=2
+        Number of features d.
+    fraction : float, default=0.02
+        Share of the data, in [0, 1), that is in the clump.
+    width : float, default=0.5
+        Standard deviation of the clump in the features in which it is one.
+    n_clumped : int, default=None
+        In how many features it is one, the first ones; in the others its rows are like the background. None: in all.
+    n_reference, n_data : int, default=5000, 1000
+        Rows of the samples.
+    random_state : int, Generator or None, default=None
+        Source of the random numbers.
+
+    Returns
+    -------
+    pair : SamplePair
+        d features.
+    """
+    n_clumped = n_features if n_clumped is None else n_clumped
+    is_clumped = np.arange(n_features) < n_clumped
+    center, deviation = np.where(is_clumped, 1.0, 0.0), np.where(is_clumped, width, 1.0)
+    return _planted(
+        np.random.default_rng(random_state),
+        lambda rng, n: rng.normal(size=(n, n_features)),
+        lambda X: stats.norm.logpdf(X).sum(axis=1),
+        lambda rng, n: center + deviation * rng.normal(size=(n, n_features)),
+        lambda X: stats.norm.logpdf(X, center, deviation).sum(axis=1),
+        (n_reference, n_data, fraction),
+        center[None],
+    )
+
+
+GLITCH_FEATURES = ("log SNR 1", "log SNR 2", "log chi-squared", "log peak frequency", "log duration", "log bandwidth")
+
+
+def make_glitches(
+    fraction: float = 0.02,
+    *,
+    n_reference: int = 5000,
+    n_data: int = 1000,
+    random_state: int | np.random.Generator | None = None,
+) -> SamplePair:
+    """Toy of the features of triggers in two gravitational-wave detectors, with short glitches in the first one.
+
+    Background triggers follow a heavy-tailed distribution (multivariate t with 6 degrees of freedom) in six
+    logarithmic features (``sparker.datasets.GLITCH_FEATURES``), in which louder triggers have a larger chi-squared and
+    longer ones a narrower band. Glitches are a compact Gaussian family of short triggers at middle frequencies that
+    are a little loud in one detector and not in the other.
+
+    Parameters
+    ----------
+    fraction : float, default=0.02
+        Share of the data, in [0, 1), that are glitches.
+    n_reference, n_data : int, default=5000, 1000
+        Rows of the samples.
+    random_state : int, Generator or None, default=None
+        Source of the random numbers.
+
+    Returns
+    -------
+    pair : SamplePair
+        Six features.
+    """
+    mean = np.array([1.8, 1.8, 0.0, 5.0, -2.5, 4.0])
+    scale = np.array([0.25, 0.25, 0.4, 0.8, 0.7, 0.6])
+    correlation = np.eye(6)
+    for i, j, value in ((0, 1, 0.3), (0, 2, 0.5), (1, 2, 0.5), (4, 5, -0.7), (3, 5, 0.4), (3, 4, -0.3)):
+        correlation[i, j] = correlation[j, i] = value
+    background = stats.multivariate_t(mean, scale[:, None] * correlation * scale, df=6)
+    center = mean + scale * [1.2, -0.3, 0.3, 0.2, -1.0, 0.8]
+    glitch = stats.multivariate_normal(center, np.diag((0.25 * scale) ** 2))
+    return _planted(
+        np.random.default_rng(random_state),
+        lambda rng, n: background.rvs(n, random_state=rng).reshape(n, 6),
+        background.logpdf,
+        lambda rng, n: glitch.rvs(n, random_state=rng).reshape(n, 6),
+        glitch.logpdf,
+        (n_reference, n_data, fraction),
+        center[None],
+    )
+
+
+def _planted(
+    rng: np.random.Generator,
+    draw_background: Callable[[np.random.Generator, int], Array],
+    background: Callable[[Array], Array],
+    draw_signal: Callable[[np.random.Generator, int], Array],
+    signal: Callable[[Array], Array],
+    sizes: tuple[int, int, float],
+    centers: Array,
+) -> SamplePair:
+    """A fixed share of the data from the signal, the rest and the reference from the background; log densities."""
+    n_reference, n_data, fraction = sizes
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction is {fraction}: needed is a number in [0, 1).")
+    n_signal = round(fraction * n_data)
+    reference = draw_background(rng, n_reference)
+    rows = draw_background(rng, n_data - n_signal), draw_signal(rng, n_signal)
+
+    def true_log_ratio(X: Array) -> Array:
+        X = np.asarray(X, dtype=np.float64)
+        share = n_signal / n_data
+        if share == 0:
+            return np.zeros(len(X))
+        return np.logaddexp(np.log1p(-share), np.log(share) + signal(X) - background(X))
+
+    planted = centers if n_signal else centers[:0]
+    counts = np.full(len(planted), float(n_signal))
+    return _shuffled(rng, reference, *rows, float(n_data), planted, counts, true_log_ratio)
 
 
 def _shuffled(

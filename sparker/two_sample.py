@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -327,55 +326,6 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
             log of expected data over reference scaled to the expected count.
         """
         return self.transform(X).sum(axis=1)
-
-    def decision_function(self, X: Any) -> Array:
-        """Log odds that a row is data: f(x) + log(N(D|H0) / sum of the raw reference weights).
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        log_odds : ndarray of shape (n_samples,)
-            Positive where a row is more likely data than reference, at the sizes of the samples.
-        """
-        log_ratio = self.score_samples(X)
-        expected = self._fitted.observed.weights.reference.sum(dtype=np.float64)
-        return log_ratio + np.log(expected / self._fitted.samples.reference_weight.sum())
-
-    def predict_proba(self, X: Any) -> Array:
-        """Probability of reference and of data.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, 2)
-            Columns in the order of ``classes_``.
-        """
-        data = expit(self.decision_function(X))
-        return np.stack([1 - data, data], axis=1)
-
-    def predict(self, X: Any) -> Array:
-        """Label of the likelier class of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            Elements of ``classes_``.
-        """
-        is_data = self.decision_function(X) > 0
-        return self.classes_[is_data.astype(int)]
 
     def kernel_table(self, n_nearest: int = 10) -> list[KernelSummary]:
         """The kernels at ``width_``, largest score first.
