@@ -44,7 +44,7 @@ class Backend:
         return {"numba": _kernels_numba, "matmul": _kernels_matmul, "numpy": _kernels}[name]
 
     def value_and_gradient(
-        self, pool: Pool, weights: Weights, amplitudes: Any, centers: Any, width: float, competition: bool
+        self, pool: Pool, weights: Weights, amplitudes: Any, centers: Any, width: float, competition: bool, loss: str
     ) -> Evaluation:
         """Sum of `sparker._kernels.value_and_gradient` over the blocks of the pool."""
         module = self._module(pool.n_features)
@@ -66,6 +66,7 @@ class Backend:
                     centers - origin,
                     width,
                     competition,
+                    loss,
                     **options,
                 )
             )

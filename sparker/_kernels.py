@@ -8,10 +8,17 @@ Notation, one place for all of it: rows ``x`` of ``X`` (n, d), kernels ``i = 1..
     phi_i(x) = p_i(x) k_i(x)   with competition             (arXiv:2511.03095, eq. 2)
              = k_i(x)          without                      (SparKer-NPLM)
     f(x)     = sum_i a_i phi_i(x)                           log density ratio
-    L        = sum_x w_x (e^f - 1) - sum_x c_x f            Neyman-Pearson loss (arXiv:2511.03095, eq. 3)
+    L        = sum_x w_x (e^f - 1) - sum_x c_x f            Neyman-Pearson loss, "np" (arXiv:2511.03095, eq. 3)
 
-with ``w_x`` the weight of row x as reference and ``c_x`` its count as data. ``_kernels_numba`` and ``_kernels_matmul``
-offer the same functions with the same arguments. Arrays keep the dtype of ``X`` (float32 or float64); sums are float64.
+with ``w_x`` the weight of row x as reference and ``c_x`` its count as data. For comparison two losses of classifiers,
+whose odds are s / (1 - s) = e^f, each less its value at f = 0::
+
+    s(x)     = 1 / (1 + e^-f)
+    L_bce    = -sum_x w_x log(1 - s) - sum_x c_x log s      binary cross-entropy, "bce"
+    L_mse    = sum_x w_x s^2 + sum_x c_x (1 - s)^2          mean squared error, "mse"
+
+``_kernels_numba`` and ``_kernels_matmul`` offer the same functions with the same arguments. Arrays keep the dtype of
+``X`` (float32 or float64); sums are float64.
 """
 
 from typing import Any, NamedTuple
@@ -28,6 +35,8 @@ __all__ = [
     "value_and_gradient",
 ]
 
+LOSSES = ("np", "bce", "mse")
+
 # Array-API code has no common static type for "an array of any library".
 Array = Any
 
@@ -42,11 +51,11 @@ class Evaluation(NamedTuple):
     amplitude_gradient : ndarray of shape (M,)
         dL/da_i.
     amplitude_hessian : ndarray of shape (M, M)
-        sum_x w_x e^f phi_i phi_j: L is convex in the amplitudes.
+        sum_x h_x phi_i phi_j, with h = w e^f the second derivative of "np" in f: L is convex in the amplitudes.
     center_gradient : ndarray of shape (M, d)
         dL/dmu_i.
     center_curvature : ndarray of shape (M,)
-        Trace of the Gauss-Newton Hessian of the centre, sum_x w_x e^f ||df/dmu_i||^2: the natural length of a step.
+        Trace of the Gauss-Newton Hessian of the centre, sum_x h_x ||df/dmu_i||^2: the natural length of a step.
     """
 
     value: float
@@ -99,6 +108,7 @@ def value_and_gradient(
     centers: Array,
     width: float,
     competition: bool,
+    loss: str = "np",
 ) -> Evaluation:
     """L, its gradient, the Hessian of the amplitudes and the curvature of the centres in one pass.
 
@@ -116,6 +126,8 @@ def value_and_gradient(
         sigma > 0, in the units of X.
     competition : bool
         Whether the softmax gate is on.
+    loss : {"np", "bce", "mse"}, default="np"
+        Which loss is L.
 
     Returns
     -------
@@ -126,24 +138,39 @@ def value_and_gradient(
     gate = _softmax(log_kernels) if competition else None
     phi = xp.exp(log_kernels) if gate is None else gate * xp.exp(log_kernels)
     f = phi @ amplitudes
-    expected = reference_weight * xp.exp(f)
-    residual = expected - data_weight
+    value, residual, curving = _terms(f, reference_weight, data_weight, loss)
     # df/dmu_i = slope_i (x - mu_i) / sigma^2
     slope = amplitudes * phi if gate is None else 2 * amplitudes * phi - gate * f[:, None]
     amplitude_gradient = _sum(residual[:, None] * phi)
-    hessian = xp.stack([_sum((expected * phi[:, i])[:, None] * phi) for i in range(phi.shape[1])], axis=0)
+    hessian = xp.stack([_sum((curving * phi[:, i])[:, None] * phi) for i in range(phi.shape[1])], axis=0)
     gradient, curvature = [], []
     for i in range(centers.shape[0]):
         offset = X - centers[i, :]
         gradient.append(_sum((residual * slope[:, i])[:, None] * offset) / width**2)
-        curvature.append(_sum(expected * slope[:, i] ** 2 * xp.sum(offset**2, axis=1)) / width**4)
+        curvature.append(_sum(curving * slope[:, i] ** 2 * xp.sum(offset**2, axis=1)) / width**4)
     return Evaluation(
-        float(_sum(reference_weight * xp.expm1(f) - data_weight * f)),
+        float(_sum(value)),
         _numpy(amplitude_gradient),
         _numpy(hessian),
         _numpy(xp.stack(gradient, axis=0)),
         _numpy(xp.stack(curvature, axis=0)),
     )
+
+
+def _terms(f: Array, weight: Array, count: Array, loss: str) -> tuple[Array, Array, Array]:
+    """Each row's part of the loss, and its first and second derivative in f (Gauss-Newton for "mse")."""
+    xp = f.__array_namespace__()
+    if loss == "np":
+        expected = weight * xp.exp(f)
+        return weight * xp.expm1(f) - count * f, expected - count, expected
+    s = 1 / (1 + xp.exp(-f))
+    if loss == "bce":
+        # log((1 + e^f) / 2) without overflow: e^f is at most e^88 in float32
+        value = (weight + count) * xp.log1p(xp.expm1(f) / 2) - count * f
+        return value, weight * s - count * (1 - s), (weight + count) * s * (1 - s)
+    slope = s * (1 - s)
+    value = weight * (s**2 - 0.25) + count * ((1 - s) ** 2 - 0.25)
+    return value, 2 * slope * (weight * s - count * (1 - s)), 2 * (weight + count) * slope**2
 
 
 def _sum(terms: Array) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparker._kernels import Evaluation
+from sparker._kernels import Evaluation, _terms
 
 __all__ = [
     "Evaluation",
@@ -82,6 +82,7 @@ def value_and_gradient(
     centers: Array,
     width: float,
     competition: bool,
+    loss: str = "np",
     squared_norms: Array | None = None,
 ) -> Evaluation:
     """See `sparker._kernels.value_and_gradient`; with `squared_norms` of X, X and centres count as moved already."""
@@ -100,13 +101,11 @@ def value_and_gradient(
         gate, phi = _gate_and_phi(distances, width, competition)
         f = phi @ amplitudes
         slope = amplitudes * phi if gate is None else 2 * amplitudes * phi - gate * f[:, None]
-        excess = np.expm1(f)
-        expected = weight * excess + weight
-        residual = expected - count
-        value += float(np.sum(weight * excess - count * f, dtype=np.float64))
+        terms, residual, curving = _terms(f, weight, count, loss)
+        value += float(np.sum(terms, dtype=np.float64))
         amplitude_gradient += residual @ phi
-        hessian += (expected[:, None] * phi).T @ phi
-        curvature += expected @ (slope**2 * distances)
+        hessian += (curving[:, None] * phi).T @ phi
+        curvature += curving @ (slope**2 * distances)
         slope *= residual[:, None]
         center_gradient += slope.T @ X[block] - slope.sum(axis=0)[:, None] * centers
     return Evaluation(value, amplitude_gradient, hessian, center_gradient / width**2, curvature / width**4)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
-from sparker._kernels import Evaluation
+from sparker._kernels import LOSSES, Evaluation
 
 __all__ = [
     "Evaluation",
@@ -177,23 +177,41 @@ def _activate(
 
 
 @_inline
-def _loss(phi: Array, amplitudes: Array, weights: Array, counts: Array, work: Array, bits: Array, table: Any) -> float:
-    """Leave f, e^f w and the residual e^f w - c in `work[0:3]` and return the loss of a block."""
-    f, expected, residual, excess = work[0], work[1], work[2], work[3]
+def _loss(
+    phi: Array, amplitudes: Array, weights: Array, counts: Array, loss: int, work: Array, bits: Array, table: Any
+) -> float:
+    """Leave f, and the second and first derivative of the loss in f, in `work[0:3]` and return the loss of a block."""
+    f, curving, residual, excess = work[0], work[1], work[2], work[3]
     f[:] = 0
     for i in range(len(phi)):
         for b in range(BLOCK):
             f[b] += amplitudes[i] * phi[i, b]
-    expected[:] = f
+    curving[:] = f
     excess[:] = f
-    _exp(expected, bits, table)
+    _exp(curving, bits, table)
     _expm1(excess, bits, table)
-    loss = 0.0
+    total = 0.0
+    if loss == 0:  # "np"
+        for b in range(BLOCK):
+            curving[b] *= weights[b]
+            residual[b] = curving[b] - counts[b]
+            total += np.float64(weights[b] * excess[b] - counts[b] * f[b])
+        return total
+    one, half, two = phi.dtype.type(1), phi.dtype.type(0.5), phi.dtype.type(2)
     for b in range(BLOCK):
-        expected[b] *= weights[b]
-        residual[b] = expected[b] - counts[b]
-        loss += np.float64(weights[b] * excess[b] - counts[b] * f[b])
-    return loss
+        odds, weight, count = curving[b], weights[b], counts[b]
+        rest = one / (one + odds)
+        s = odds * rest
+        slope = s * rest
+        if loss == 1:  # "bce"
+            total += np.float64((weight + count) * np.log1p(half * excess[b]) - count * f[b])
+            residual[b] = weight * s - count * rest
+            curving[b] = (weight + count) * slope
+        else:  # "mse"; s^2 - 1/4 = (s - 1/2) (s + 1/2)
+            total += np.float64((s - half) * (weight * (s + half) - count * (rest + half)))
+            residual[b] = two * slope * (weight * s - count * rest)
+            curving[b] = two * (weight + count) * slope * slope
+    return total
 
 
 @_inline
@@ -217,14 +235,14 @@ def _add_gradients(
     sums: Array,
 ) -> None:
     """Add the block's gradient, Hessian and curvature sums; see `_unpack` for their order."""
-    f, expected, residual, slope, product = work[0], work[1], work[2], work[3], work[4]
+    f, curving, residual, slope, product = work[0], work[1], work[2], work[3], work[4]
     n_kernels, n_features = centers.shape
     hessian, gradient = 1 + n_kernels, 1 + n_kernels + n_kernels * n_kernels
     curvature = gradient + n_kernels * n_features
     for i in range(n_kernels):
         sums[1 + i] += _dot(residual, phi[i])
         for b in range(BLOCK):
-            product[b] = expected[b] * phi[i, b]
+            product[b] = curving[b] * phi[i, b]
         for j in range(i + 1):
             sums[hessian + i * n_kernels + j] += _dot(product, phi[j])
         for b in range(BLOCK):
@@ -233,7 +251,7 @@ def _add_gradients(
             for b in range(BLOCK):
                 slope[b] = 2 * slope[b] - gate[i, b] * f[b]
         for b in range(BLOCK):
-            product[b] = expected[b] * slope[b] * slope[b]
+            product[b] = curving[b] * slope[b] * slope[b]
             slope[b] *= residual[b]
         sums[curvature + i] += _dot(product, distances[i])
         for j in range(n_features):
@@ -255,6 +273,7 @@ def _sum_chunks(
     centers: Array,
     scale: float,
     competition: bool,
+    loss: int,
 ) -> None:
     """Fill rows first to last - 1 of `partial` with the sums of these chunks of X; see `_unpack` for their order."""
     n_kernels, n_features = centers.shape
@@ -276,7 +295,7 @@ def _sum_chunks(
             count[:size] = counts[start : start + size]
             _distances(rows, centers, distances)
             _activate(distances, scale, competition, phi, gate, work, bits, table)
-            sums[0] += _loss(phi, amplitudes, weight, count, work, bits, table)
+            sums[0] += _loss(phi, amplitudes, weight, count, loss, work, bits, table)
             _add_gradients(rows, distances, phi, gate, competition, amplitudes, centers, work, sums)
 
 
@@ -362,6 +381,7 @@ def value_and_gradient(
     centers: Array,
     width: float,
     competition: bool,
+    loss: str = "np",
     n_threads: int = 1,
 ) -> Evaluation:
     """See `sparker._kernels.value_and_gradient`; chunks are shared out to `n_threads` threads, to the same bits."""
@@ -369,7 +389,7 @@ def value_and_gradient(
     n_chunks = -(-len(X) // CHUNK)
     n_kernels, n_features = centers.shape
     partial = np.zeros((n_chunks, 1 + n_kernels * (2 + n_kernels + n_features)))
-    arguments = (partial, *arrays, X.dtype.type(-0.5 / width**2), competition)
+    arguments = (partial, *arrays, X.dtype.type(-0.5 / width**2), competition, LOSSES.index(loss))
     if n_threads == 1:
         _sum_chunks(0, n_chunks, *arguments)
     else:

@@ -1,4 +1,4 @@
-"""The function that is minimised: Neyman-Pearson loss plus the penalty on the amplitudes."""
+"""The function that is minimised: the loss plus the penalties on amplitudes and centres."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -35,7 +35,10 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """L + alpha sum_i a_i^2 on one pool with one pair of weights.
+    """L + alpha sum_i a_i^2 + entropy L_H on one pool with one pair of weights.
+
+    L_H = -sum_j q(mu_j) log q(mu_j) with q the mean of the kernels is the entropy term of SparKer-NPLM. It falls where
+    centres that overlap (q > 1/e) merge and where others draw apart: few places, told apart.
 
     Attributes
     ----------
@@ -47,6 +50,10 @@ class Objective:
         L2 penalty of the amplitudes.
     backend : Backend
         Who computes the sums.
+    loss : {"np", "bce", "mse"}
+        Which L is minimised.
+    entropy : float
+        Factor of the entropy term.
     """
 
     pool: Pool
@@ -54,21 +61,46 @@ class Objective:
     competition: bool
     alpha: float
     backend: Backend
+    loss: str = "np"
+    entropy: float = 0.0
 
     def __call__(self, amplitudes: Array, centers: Array, width: float) -> Point:
         """Evaluate; a loss that is not finite is a ValueError, never a silent NaN."""
-        loss, gradient, hessian, *of_centers = self.backend.value_and_gradient(
-            self.pool, self.weights, amplitudes, centers, width, self.competition
+        loss, gradient, hessian, center_gradient, curvature = self.backend.value_and_gradient(
+            self.pool, self.weights, amplitudes, centers, width, self.competition, self.loss
         )
         if not np.isfinite(loss):
             raise ValueError(
                 f"The loss is {loss} at width {width:.6g}: the features or weights are too large for their dtype. "
                 "Rescale the features, or pass float64."
             )
+        penalty = self.alpha * float(amplitudes @ amplitudes)
+        if self.entropy:
+            entropy, slope = center_entropy(centers, width)
+            penalty += self.entropy * entropy
+            center_gradient = center_gradient + self.entropy * slope
         return Point(
             loss,
-            loss + self.alpha * float(amplitudes @ amplitudes),
+            loss + penalty,
             gradient + 2 * self.alpha * amplitudes,
             hessian + 2 * self.alpha * np.eye(len(amplitudes)),
-            *of_centers,
+            center_gradient,
+            curvature,
         )
+
+    def neyman_pearson(self, amplitudes: Array, centers: Array, width: float) -> float:
+        """Return the Neyman-Pearson loss, of which t is made whatever loss trained f."""
+        loss = self.backend.value_and_gradient(
+            self.pool, self.weights, amplitudes, centers, width, self.competition, "np"
+        ).value
+        return float(loss)
+
+
+def center_entropy(centers: Array, width: float) -> tuple[float, Array]:
+    """L_H and its gradient in the centres, shape (M, d)."""
+    offsets = centers[None] - centers[:, None]
+    kernels = np.exp(np.sum(offsets**2, axis=2) * (-0.5 / width**2))
+    q = kernels.mean(axis=1)
+    slope = -(np.log(q) + 1)
+    pairs = (slope[:, None] + slope) * kernels / (len(centers) * width**2)
+    return float(-np.sum(q * np.log(q))), np.einsum("il,ild->id", pairs, offsets)

@@ -18,16 +18,25 @@ def pair_distances(pool: Pool, rng: np.random.Generator) -> Widths:
     return distances[distances > 0] if distances.any() else np.ones(1)
 
 
-def width_range(pool: Pool, rng: np.random.Generator, first: float | None, last: float | None) -> tuple[float, float]:
+# A width in the units of X, or a factor and a percentile: that factor times that percentile of the distances.
+Width = float | tuple[float, float]
+
+
+def width_range(pool: Pool, rng: np.random.Generator, first: Width | None, last: Width | None) -> tuple[float, float]:
     """Widest and narrowest width: what is given, or from the distances of random pairs of rows, labels unseen.
 
     Widest: the 99th percentile. Narrowest: half the 1st percentile, but at most a quarter of the median: in many
     dimensions all distances are nearly equal and half the 1st percentile is still broad. An end that is not given
     gives way to one that is.
     """
+    distances = pair_distances(pool, rng)
+    first, last = (
+        width[0] * float(np.percentile(distances, width[1])) if isinstance(width, tuple) else width
+        for width in (first, last)
+    )
     if first is not None and last is not None and first < last:
         raise ValueError(f"width_init is {first} and width_final {last}: the first must be the wider one.")
-    low, median, high = np.quantile(pair_distances(pool, rng), [0.01, 0.5, 0.99])
+    low, median, high = np.quantile(distances, [0.01, 0.5, 0.99])
     widest = max(high, last or 0.0) if first is None else first
     return widest, min(0.5 * low, 0.25 * median, widest) if last is None else last
 

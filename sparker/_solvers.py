@@ -25,7 +25,7 @@ class Path:
     Attributes
     ----------
     widths, losses : ndarray of shape (m,)
-        Recorded widths and unpenalised losses L there.
+        Recorded widths and unpenalised Neyman-Pearson losses L there.
     amplitudes : ndarray of shape (m, M)
     centers : ndarray of shape (m, M, d)
     loss_curve : ndarray of shape (n_iter,)
@@ -96,12 +96,18 @@ def _follow(
         recorded.append((state, converged))
     return Path(
         np.array([state.width for state, _ in recorded]),
-        np.array([state.at.loss for state, _ in recorded]),
+        np.array([_neyman_pearson(objective, state) for state, _ in recorded]),
         np.array([state.amplitudes for state, _ in recorded]),
         np.array([state.centers for state, _ in recorded]),
         np.array(curve),
         np.array([converged for _, converged in recorded]),
     )
+
+
+def _neyman_pearson(objective: Objective, state: _State) -> float:
+    if objective.loss == "np":
+        return state.at.loss
+    return objective.neyman_pearson(state.amplitudes, state.centers, state.width)
 
 
 @dataclass(frozen=True)
@@ -222,6 +228,39 @@ class AdamSolver:
             return _State.evaluate(objective, amplitudes, centers, state.width)
 
         # A fixed number of steps has no test of convergence.
+        return _follow(objective, schedule, start, step, lambda state: (state, True), -np.inf)
+
+
+@dataclass(frozen=True)
+class AlternatingSolver:
+    """Sparse coding and dictionary learning by turns, as in SparKer-NPLM.
+
+    Each step is one Adam update of the amplitudes at fixed centres, then one of the centres at the new amplitudes.
+
+    Attributes
+    ----------
+    max_amplitude : float
+        Amplitudes are clipped to this size after each step.
+    learning_rate : float
+        Size of a step in an amplitude, and in each coordinate of a centre in the units of X.
+    """
+
+    max_amplitude: float
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+
+    def solve(self, objective: Objective, schedule: Array, start: Start) -> Path:
+        """See `Solver`."""
+        of_amplitudes, of_centers = _Moments(self.beta1, self.beta2), _Moments(self.beta1, self.beta2)
+
+        def step(state: _State) -> _State:
+            move = self.learning_rate * of_amplitudes.direction(state.at.amplitude_gradient)
+            amplitudes = np.clip(state.amplitudes - move, -self.max_amplitude, self.max_amplitude)
+            coded = _State.evaluate(objective, amplitudes, state.centers, state.width)
+            move = self.learning_rate * of_centers.direction(coded.at.center_gradient)
+            return _State.evaluate(objective, amplitudes, coded.centers - move, state.width)
+
         return _follow(objective, schedule, start, step, lambda state: (state, True), -np.inf)
 
 

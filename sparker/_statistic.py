@@ -11,7 +11,7 @@ from sparker import _companions, _schedule, _starts
 from sparker._backends import Backend, one_blas_thread
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
-from sparker._solvers import AdamSolver, NewtonSolver, Path, Solver
+from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, Path, Solver
 
 Array = npt.NDArray[Any]
 
@@ -69,10 +69,11 @@ class SparKerStatistic:
 
     n_kernels: int
     n_widths: int
-    width_init: float | None
-    width_final: float | None
+    width_init: _schedule.Width | None
+    width_final: _schedule.Width | None
     annealing: str
     competition: bool
+    loss: str
     solver: str
     start: str
     n_candidates: int
@@ -80,6 +81,7 @@ class SparKerStatistic:
     max_iter: int
     tol: float
     alpha: float
+    entropy: float
     max_amplitude: float
     learning_rate: float
     backend: str
@@ -109,7 +111,8 @@ class SparKerStatistic:
         n_jobs: int | None = 1,
     ) -> Path:
         """Fit the kernels along the widths of the plan; the scores choose their start."""
-        objective = Objective(pool, weights, self.competition, self.alpha, Backend(self.backend, n_jobs))
+        backend = Backend(self.backend, n_jobs)
+        objective = Objective(pool, weights, self.competition, self.alpha, backend, self.loss, self.entropy)
 
         def start(j: int) -> Array | None:
             if shared.scores is None:
@@ -159,4 +162,6 @@ class SparKerStatistic:
     def _solver(self) -> Solver:
         if self.solver == "adam":
             return AdamSolver(self.max_amplitude, self.learning_rate)
+        if self.solver == "alternating":
+            return AlternatingSolver(self.max_amplitude, self.learning_rate)
         return NewtonSolver(self.max_amplitude, self.tol)

@@ -16,8 +16,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sparker import _calibration, _starts
 from sparker._backends import BACKENDS, Backend
 from sparker._base import Fitted, TwoSampleTest
+from sparker._kernels import LOSSES
 from sparker._results import TwoSampleResult
 from sparker._samples import FLOATS
+from sparker._schedule import Width
 from sparker._statistic import SparKerStatistic
 
 Array = npt.NDArray[Any]
@@ -71,16 +73,20 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         Number of kernels M, at most ``n_candidates`` with ``start="score"``. More are not better: each also fits noise.
     n_widths : int, default=8
         Widths at which the statistic is recorded.
-    width_init, width_final : float, default=None
-        Widest and narrowest width in the units of X. None: the 99th percentile of the distances of pooled rows, and the
-        smaller of half their 1st percentile and a quarter of their median. With ``n_widths=1`` the narrowest is
-        recorded.
+    width_init, width_final : float or tuple of two floats, default=None
+        Widest and narrowest width in the units of X, or a factor and a percentile: ``(2.0, 99)`` is twice the 99th
+        percentile of the distances of pooled rows. None: their 99th percentile, and the smaller of half their 1st
+        percentile and a quarter of their median. With ``n_widths=1`` the narrowest is recorded.
     annealing : {"geometric", "linear"}, default="geometric"
         Spacing of the widths; with ``start="random"`` also of the steps between them.
     competition : bool, default=True
         Softmax gate: kernels compete for each row. False gives the plain sum of kernels of SparKer-NPLM.
-    solver : {"newton", "adam"}, default="newton"
+    loss : {"np", "bce", "mse"}, default="np"
+        What trains the log density ratio f: the Neyman-Pearson loss, or, for comparison, binary cross-entropy or mean
+        squared error of a classifier with odds e^f. The statistic is -2 L of the Neyman-Pearson loss in any case.
+    solver : {"newton", "adam", "alternating"}, default="newton"
         "newton": exact amplitudes and centre steps that do not know the dimension. "adam": as in arXiv:2511.03095.
+        "alternating": Adam on amplitudes and centres by turns, as in SparKer-NPLM.
     start : {"score", "random"}, default="score"
         "score": at every recorded width kernels start on the candidates with the largest score, one given the others.
         "random": on random data rows at the widest width, and anneal from there to the narrowest.
@@ -90,15 +96,18 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         Test beside the kernels, which see what is local, the whole sample: its mean (Hotelling's T^2) and its spread
         (Mahalanobis distances from the mean). They enter ``statistics_`` and the p-value, never the log density ratio.
     max_iter : int, default=6
-        Solver steps for each recorded width ("adam" wants about 100).
+        Solver steps for each recorded width ("adam" and "alternating" want about 100 and more).
     tol : float, default=1e-3
         A step that changes the loss by less ends the steps at a width ("newton").
     alpha : float, default=0.1
         L2 penalty: alpha sum_i a_i^2 is added to the loss that is minimised, never to the statistic.
+    entropy : float, default=0.0
+        Factor lambda_H of the entropy term of SparKer-NPLM, -sum_j q(mu_j) log q(mu_j) with q the mean of the kernels,
+        which merges centres that overlap and draws others apart; added to the loss that is minimised.
     max_amplitude : float, default=5.0
         Bound on the size of an amplitude: a kernel on a row far from all reference rows would grow without end.
     learning_rate : float, default=0.05
-        Step of "adam", in amplitude units and in the units of X.
+        Step of "adam" and "alternating", in amplitude units and in the units of X.
     expected_count : float, default=None
         Expected data count under the null, N(D|H0). None: shape only, toys keep N_D. A number: the count is part of the
         test, the reference is scaled to it and toy counts are Poisson: permutation toys are then approximate, since
@@ -194,17 +203,19 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         **TwoSampleTest._parameter_constraints,
         "n_kernels": [Interval(Integral, 1, None, closed="left")],
         "n_widths": [Interval(Integral, 1, None, closed="left")],
-        "width_init": [Interval(Real, 0, None, closed="neither"), None],
-        "width_final": [Interval(Real, 0, None, closed="neither"), None],
+        "width_init": [Interval(Real, 0, None, closed="neither"), tuple, None],
+        "width_final": [Interval(Real, 0, None, closed="neither"), tuple, None],
         "annealing": [StrOptions({"geometric", "linear"})],
         "competition": ["boolean"],
-        "solver": [StrOptions({"newton", "adam"})],
+        "loss": [StrOptions(set(LOSSES))],
+        "solver": [StrOptions({"newton", "adam", "alternating"})],
         "start": [StrOptions({"score", "random"})],
         "n_candidates": [Interval(Integral, 1, None, closed="left")],
         "companions": ["boolean"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, None, closed="left")],
+        "entropy": [Interval(Real, 0, None, closed="left")],
         "max_amplitude": [Interval(Real, 0, 80, closed="neither")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "backend": [StrOptions(set(BACKENDS))],
@@ -215,10 +226,11 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         n_kernels: int = 3,
         *,
         n_widths: int = 8,
-        width_init: float | None = None,
-        width_final: float | None = None,
+        width_init: Width | None = None,
+        width_final: Width | None = None,
         annealing: str = "geometric",
         competition: bool = True,
+        loss: str = "np",
         solver: str = "newton",
         start: str = "score",
         n_candidates: int = 300,
@@ -226,6 +238,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         max_iter: int = 6,
         tol: float = 1e-3,
         alpha: float = 0.1,
+        entropy: float = 0.0,
         max_amplitude: float = 5.0,
         learning_rate: float = 0.05,
         expected_count: float | None = None,
@@ -243,6 +256,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         self.width_final = width_final
         self.annealing = annealing
         self.competition = competition
+        self.loss = loss
         self.solver = solver
         self.start = start
         self.n_candidates = n_candidates
@@ -250,6 +264,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         self.max_iter = max_iter
         self.tol = tol
         self.alpha = alpha
+        self.entropy = entropy
         self.max_amplitude = max_amplitude
         self.learning_rate = learning_rate
         self.expected_count = expected_count
@@ -267,6 +282,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
                 f"n_kernels is {self.n_kernels}, but kernels start on {self.n_candidates} candidates: lower n_kernels, "
                 'raise n_candidates, or pass start="random".'
             )
+        for name in ("width_init", "width_final"):
+            _check_width(name, getattr(self, name))
         names = SparKerStatistic.__dataclass_fields__
         return SparKerStatistic(**{name: getattr(self, name) for name in names})
 
@@ -374,6 +391,13 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         statistic = self._fitted.statistic
         assert isinstance(statistic, SparKerStatistic)
         Backend(statistic.backend).warm_up(self._fitted.observed.pool.dtype)
+
+
+def _check_width(name: str, width: Any) -> None:
+    if isinstance(width, tuple):
+        numbers = all(isinstance(number, Real) for number in width)
+        if len(width) != 2 or not numbers or not (width[0] > 0 and 0 <= width[1] <= 100):
+            raise ValueError(f"{name} is {width}: a tuple must be a factor > 0 and a percentile in [0, 100].")
 
 
 def two_sample_test(reference: Any, data: Any, *, sample_weight: Any = None, **params: Any) -> TwoSampleResult:

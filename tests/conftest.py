@@ -28,11 +28,12 @@ class Problem:
     centers: Any
     width: float
     competition: bool = True
+    loss: str = "np"
 
     @property
     def arguments(self) -> tuple[Any, ...]:
         """Arguments of `value_and_gradient`, in order."""
-        names = ("X", "reference_weight", "data_weight", "amplitudes", "centers", "width", "competition")
+        names = ("X", "reference_weight", "data_weight", "amplitudes", "centers", "width", "competition", "loss")
         return tuple(getattr(self, name) for name in names)
 
     def change(self, **changes: Any) -> "Problem":

@@ -14,6 +14,7 @@ from conftest import TWINS, Problem
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import expit
 
 from sparker import _kernels, _kernels_matmul, _kernels_numba
 from sparker._kernels_numba import BLOCK, CHUNK
@@ -81,12 +82,21 @@ from sparker._kernels_numba import CHUNK
     return done.stdout.split()
 
 
+def second_derivative(loss, f, weight, count):
+    """Of a row's part of the loss, in f; Gauss-Newton for "mse"."""
+    s = expit(f)
+    return {"np": weight * np.exp(f), "bce": (weight + count) * s * (1 - s)}.get(
+        loss, 2 * (weight + count) * (s * (1 - s)) ** 2
+    )
+
+
 @BOTH_GATES
 @pytest.mark.parametrize("width", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("loss", _kernels.LOSSES)
 class TestDerivatives:
     @pytest.fixture
-    def problem(self, draw_problem, width, competition):
-        return draw_problem(width=width, competition=competition)
+    def problem(self, draw_problem, width, competition, loss):
+        return draw_problem(width=width, competition=competition).change(loss=loss)
 
     def test_amplitude_gradient_and_hessian(self, twin, problem):
         def evaluate(amplitudes):
@@ -95,7 +105,12 @@ class TestDerivatives:
         at = evaluate(problem.amplitudes)
         slope = differentiate(lambda a: evaluate(a).value, problem.amplitudes)
         assert_close(at.amplitude_gradient, slope, 1e-6)
-        curvature = differentiate(lambda a: evaluate(a).amplitude_gradient, problem.amplitudes)
+        if problem.loss == "mse":
+            phi = twin.activations(problem.X, problem.centers, problem.width, problem.competition)
+            weight = second_derivative("mse", phi @ problem.amplitudes, problem.reference_weight, problem.data_weight)
+            curvature = phi.T @ (weight[:, None] * phi)
+        else:
+            curvature = differentiate(lambda a: evaluate(a).amplitude_gradient, problem.amplitudes)
         assert_close(at.amplitude_hessian, curvature, 1e-6)
 
     def test_center_gradient(self, twin, problem):
@@ -111,7 +126,7 @@ class TestDerivatives:
             return twin.log_density_ratio(problem.X, problem.amplitudes, centers, problem.width, problem.competition)
 
         slopes = differentiate(f, problem.centers, h=1e-3 * problem.width).reshape(*problem.centers.shape, -1)
-        weight = problem.reference_weight * np.exp(f(problem.centers))
+        weight = second_derivative(problem.loss, f(problem.centers), problem.reference_weight, problem.data_weight)
         at = twin.value_and_gradient(*problem.arguments)
         assert_close(at.center_curvature, np.sum(weight * np.sum(slopes**2, axis=1), axis=1), 1e-6)
 
@@ -125,6 +140,13 @@ def test_definition_equals_the_formulas_term_by_term(draw_problem):
         loss = np.sum(problem.reference_weight * (np.exp(f) - 1)) - np.sum(problem.data_weight * f)
         got = _kernels.value_and_gradient(*problem.change(competition=competition).arguments)
         assert_allclose(got.value, loss, rtol=1e-12)
+        s = expit(f)
+        log_loss = -problem.reference_weight @ np.log(1 - s) - problem.data_weight @ np.log(s)
+        brier = problem.reference_weight @ s**2 + problem.data_weight @ (1 - s) ** 2
+        total = problem.reference_weight.sum() + problem.data_weight.sum()
+        for name, at_zero, value in (("bce", np.log(2), log_loss), ("mse", 0.25, brier)):
+            got = _kernels.value_and_gradient(*problem.change(competition=competition, loss=name).arguments)
+            assert_allclose(got.value, value - at_zero * total, rtol=1e-10)
         result = forward(_kernels, problem.change(competition=competition))
         assert_allclose(result["activations"], phi, rtol=1e-12)
         assert_allclose(result["log_density_ratio"], f, rtol=1e-12, atol=1e-15)
@@ -175,6 +197,13 @@ class TestTwins:
         problem.centers[1:] = 0.1 * problem.centers[1:]
         self.assert_agree(fast_twin, problem)
         assert_allclose(fast_twin.responsibilities(problem.X, problem.centers, 1.0)[17, 0], 1, rtol=1e-6)
+
+    @BOTH_DTYPES
+    @pytest.mark.parametrize("loss", ["bce", "mse"])
+    def test_agree_for_the_losses_of_classifiers(self, fast_twin, draw_problem, dtype, loss):
+        problem = draw_problem(n=CHUNK + 5, dtype=dtype).change(loss=loss)
+        for scale in (1, 30):  # odds of up to e^60
+            self.assert_agree(fast_twin, problem.change(amplitudes=dtype(scale) * problem.amplitudes))
 
     @BOTH_DTYPES
     def test_agree_with_one_kernel_and_with_many(self, fast_twin, draw_problem, dtype):

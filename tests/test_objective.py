@@ -1,12 +1,14 @@
 """The objective on pools of several blocks, and the choice of the backend."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sparker import _kernels
 from sparker._backends import MATMUL_FEATURES, Backend
-from sparker._objective import Objective
+from sparker._objective import Objective, center_entropy
 from sparker._pool import Pool, Weights
 
 
@@ -40,6 +42,39 @@ def test_penalty_is_minimised_but_no_part_of_the_loss(draw_problem):
     curvature = [(a.amplitude_gradient - b.amplitude_gradient) / (2 * h) for a, b in zip(ahead, behind, strict=True)]
     assert_allclose(point.amplitude_hessian, curvature, rtol=1e-6, atol=1e-8)
     assert_array_equal(point.center_gradient, plain(*at).center_gradient)
+
+
+def test_entropy_of_the_centers_and_its_gradient(rng):
+    centers, width, h = rng.normal(size=(4, 3)), 0.8, 1e-5
+    value, gradient = center_entropy(centers, width)
+    q = np.array([np.mean([np.exp(-np.sum((a - b) ** 2) / (2 * width**2)) for b in centers]) for a in centers])
+    assert_allclose(value, -np.sum(q * np.log(q)), rtol=1e-12)
+    for index in np.ndindex(centers.shape):
+        step = np.zeros(centers.shape)
+        step[index] = h
+        slope = (center_entropy(centers + step, width)[0] - center_entropy(centers - step, width)[0]) / (2 * h)
+        assert_allclose(gradient[index], slope, rtol=1e-6, atol=1e-9)
+    apart, together = np.array([[0.0], [100.0]]), np.zeros((2, 1))
+    assert_allclose([center_entropy(c, 1.0)[0] for c in (apart, together)], [np.log(2), 0], atol=1e-12)
+
+
+def test_entropy_is_added_to_what_is_minimised(draw_problem):
+    problem = draw_problem()
+    at = problem.amplitudes, problem.centers, problem.width
+    plain, objective = make_objective(problem, [30]), replace(make_objective(problem, [30]), entropy=0.7)
+    value, gradient = center_entropy(problem.centers, problem.width)
+    assert_allclose(objective(*at).value, plain(*at).value + 0.7 * value, rtol=1e-12)
+    assert_allclose(objective(*at).center_gradient, plain(*at).center_gradient + 0.7 * gradient, rtol=1e-12)
+    assert objective(*at).loss == plain(*at).loss
+
+
+@pytest.mark.parametrize("loss", ["bce", "mse"])
+def test_t_is_made_of_the_neyman_pearson_loss_whatever_is_minimised(draw_problem, loss):
+    problem = draw_problem()
+    at = problem.amplitudes, problem.centers, problem.width
+    objective = replace(make_objective(problem, [30]), loss=loss)
+    assert_allclose(objective(*at).loss, _kernels.value_and_gradient(*problem.change(loss=loss).arguments).value)
+    assert_allclose(objective.neyman_pearson(*at), _kernels.value_and_gradient(*problem.arguments).value, rtol=1e-10)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

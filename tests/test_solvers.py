@@ -1,15 +1,18 @@
 """The solvers against independent ones, and the refusal of bad steps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
+from scipy.spatial.distance import pdist
 
 from sparker._backends import Backend
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
 from sparker._schedule import schedule
-from sparker._solvers import AdamSolver, NewtonSolver
+from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver
 
 
 def make_objective(problem, alpha=0.1):
@@ -77,6 +80,14 @@ class TestNewton:
             assert np.max(np.abs(path.amplitudes)) <= bound
             assert path.converged.all()
 
+    @pytest.mark.parametrize("loss", ["bce", "mse"])
+    def test_amplitudes_that_minimise_the_loss_of_a_classifier(self, problem, objective, loss):
+        objective = replace(objective, loss=loss)
+        path = run(NewtonSolver(5.0, tol=1e-13, reach=0.0), objective, problem, n_steps=40)
+        want = best_amplitudes(objective, problem.centers, problem.width, 5.0)
+        assert_allclose(path.amplitudes[0], want.x, rtol=1e-3, atol=1e-3)
+        assert_allclose(path.losses[0], objective.neyman_pearson(want.x, problem.centers, problem.width), rtol=1e-3)
+
     def test_recorded_amplitudes_are_optimal_at_the_recorded_centres(self, problem, objective):
         path = run(NewtonSolver(5.0), objective, problem)
         want = best_amplitudes(objective, path.centers[0], problem.width, 5.0)
@@ -117,6 +128,7 @@ class TestNewton:
             point = objective(amplitudes, centers, width)
             return point._replace(**{spoil: -1e3 * getattr(point, spoil)})
 
+        wrong.loss = objective.loss
         path = run(NewtonSolver(5.0), wrong, problem)
         assert np.all(np.diff(np.concatenate([[0.0], path.loss_curve])) <= 0)
         assert path.losses[0] <= 0
@@ -176,3 +188,35 @@ class TestAdam:
     def test_amplitudes_stay_within_their_bound(self, problem, objective):
         path = run(AdamSolver(0.2, 0.05), objective, problem, 50)
         assert_allclose(np.max(np.abs(path.amplitudes)), 0.2, rtol=1e-12)
+
+
+class TestAlternating:
+    def test_updates_amplitudes_then_centres(self, problem, objective):
+        n_steps, rate = 8, 0.05
+        path = run(AlternatingSolver(80.0, rate), objective, problem, n_steps)
+        parts = {"amplitudes": np.zeros(3), "centers": problem.centers}
+        moments = {name: [np.zeros_like(part), np.zeros_like(part)] for name, part in parts.items()}
+        for step in range(1, n_steps + 1):
+            for name in parts:
+                point = objective(parts["amplitudes"], parts["centers"], problem.width)
+                gradient = point.amplitude_gradient if name == "amplitudes" else point.center_gradient
+                first, second = moments[name]
+                first[:] = 0.9 * first + 0.1 * gradient
+                second[:] = 0.999 * second + 0.001 * gradient**2
+                direction = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+                parts[name] = parts[name] - rate * direction
+        assert_allclose(path.amplitudes[0], parts["amplitudes"], rtol=1e-9, atol=1e-12)
+        assert_allclose(path.centers[0], parts["centers"], rtol=1e-9, atol=1e-12)
+
+    def test_loss_falls_and_amplitudes_keep_to_their_bound(self, problem, objective):
+        path = run(AlternatingSolver(0.5, 0.02), objective, problem, 200)
+        assert len(path.loss_curve) == 200
+        assert path.loss_curve[-1] < path.loss_curve[0] < 0.05
+        assert np.max(np.abs(path.amplitudes)) <= 0.5
+
+    def test_entropy_merges_centres_that_overlap(self, problem, objective):
+        def nearest(entropy):
+            path = run(AlternatingSolver(5.0, 0.02), replace(objective, entropy=entropy), problem, 150)
+            return pdist(path.centers[0]).min()
+
+        assert nearest(100.0) < 0.1 * nearest(0.0)
