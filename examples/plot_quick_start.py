@@ -2,8 +2,8 @@
 Quick start: is there something new, how significant, and where?
 ================================================================
 
-Two thousand events of a uniform background, and about a hundred in three small clumps that the reference does not have.
-The kernels find them, the toys say how significant that is.
+Two thousand events of a uniform background, and about a hundred in three small clumps that the reference does not
+have. The kernels find them, the toys say how significant that is.
 """
 
 import matplotlib.pyplot as plt
@@ -24,7 +24,7 @@ print(test.result())
 # %%
 # Where: one row for each kernel, largest score first. Compare with the true places and counts.
 for kernel in test.kernel_table():
-    print(f"centre {kernel.center.round(2)}  expected excess {kernel.expected_excess:.0f}  score {kernel.score:.1f}")
+    print(f"centre {kernel.center.round(2)}  excess {kernel.excess:.0f}  score {kernel.score:.1f}")
 for center, count in zip(pair.centers, pair.counts, strict=True):
     print(f"true   {center}  {count:.0f}")
 

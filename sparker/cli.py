@@ -188,6 +188,7 @@ def _report(run: Run) -> str:
             "amplitude": kernel.amplitude,
             "sign": kernel.sign,
             "score": kernel.score,
+            "excess": kernel.excess,
             "expected_excess": kernel.expected_excess,
             "nearest_rows": kernel.nearest_rows.tolist(),
         }
@@ -263,7 +264,7 @@ def _print_kernels(run: Run) -> None:
     print("   score     excess   " + "   ".join(map(str.rjust, heads, widths)) + "   nearest data rows")
     for row, (_, kernel) in zip(cells, run.kernels, strict=True):
         nearest = ", ".join(map(str, kernel.nearest_rows[:3]))
-        numbers = f"{kernel.score:+8.1f}   {kernel.expected_excess:+8.1f}"
+        numbers = f"{kernel.score:+8.1f}   {kernel.excess:+8.1f}"
         print("   ".join([numbers, *map(str.rjust, row, widths), nearest]))
     print(
         "Score: standard deviations at a place fixed beforehand; kernels seek out fluctuations: only p is a test.\n"
@@ -278,7 +279,7 @@ def _print_truth(pair: datasets.SamplePair, run: Run) -> None:
     for i, j in zip(true, found, strict=True):
         (x, y), kernel = run.kernels[j]
         planted = f"({pair.centers[i][0]:.2f}, {pair.centers[i][1]:.2f})"
-        print(f"  {planted:>12}   {pair.counts[i]:7.0f}   {f'({x:.2f}, {y:.2f})':>14}   {kernel.expected_excess:+7.0f}")
+        print(f"  {planted:>12}   {pair.counts[i]:7.0f}   {f'({x:.2f}, {y:.2f})':>14}   {kernel.excess:+7.0f}")
     print(f"Kernel width {run.kernels[0][1].width:.3f}; excess: rows of the data more than the reference predicts.\n")
 
 

@@ -278,7 +278,7 @@ class KernelsDisplay:
     centers, radii : ndarray of shape (n_kernels, n_shown)
         Centre of each kernel, and the distance sigma sqrt(2) from it, where a kernel has fallen to 1/e.
     excess : ndarray of shape (n_kernels,)
-        Expected excess (or deficit, negative) of data rows of each kernel.
+        Excess (or deficit, negative) of data rows of each kernel.
     feature_names : sequence of str of length n_shown
         Labels of the axes.
 
@@ -287,7 +287,7 @@ class KernelsDisplay:
     kernels_ : list of Patch
         A span along one feature, an ellipse along two, for each kernel.
     labels_ : list of Text
-        The expected excess of each kernel.
+        The excess of each kernel.
     edges_ : ndarray of shape (n_bins + 1,)
         One feature: the bins of all histograms.
     reference_, fit_ : StepPatch
@@ -374,7 +374,7 @@ class KernelsDisplay:
             log_ratio_data=estimator.score_samples(data),
             centers=centers[:, shown],
             radii=np.tile(reach[shown], (len(centers), 1)),
-            excess=np.array([k.expected_excess for k in kernels]),
+            excess=np.array([k.excess for k in kernels]),
             feature_names=[str(feature_names[j]) for j in shown],
         )
         return display.plot(ax, **kwargs)

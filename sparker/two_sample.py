@@ -43,10 +43,14 @@ class KernelSummary:
         (sum_D k - sum_R w k) / sqrt(V): how far the rows near the centre are from what the reference predicts, in
         standard deviations at a place fixed beforehand. At a fitted place it is biased upwards: it ranks, it does
         not test.
+    excess : float
+        Data rows more (or fewer) than the reference predicts that this kernel accounts for: its share of
+        sum_D (1 - e^-f) over data rows with f > 0, or of sum_R w (e^f - 1) over reference rows with f < 0. Each sum
+        runs over the sample that has the rows. Kernels share a row in proportion to their parts f_i of f that have
+        its sign: an excess that several of them cover counts once.
     expected_excess : float
-        sum_R w (e^f - e^(f - f_i)): data rows more (or fewer) than the reference predicts, due to this kernel. Kernels
-        that overlap share an excess, and each of them counts what they have in common. Where the reference has hardly
-        a row near the kernel it is too small: amplitudes are bounded and the sum runs over reference rows.
+        sum_R w (e^f - e^(f - f_i)): how many rows fewer the fitted model would expect without this kernel. Kernels that
+        overlap each count what they have in common; where the reference has hardly a row it is too small.
     nearest_rows : ndarray of shape (n_nearest,)
         Rows of the data sample nearest to the centre, nearest first, as indices into the array they were passed in.
     """
@@ -56,6 +60,7 @@ class KernelSummary:
     amplitude: float
     sign: int
     score: float
+    excess: float
     expected_excess: float
     nearest_rows: npt.NDArray[np.intp]
 
@@ -148,7 +153,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         Kernels at ``width_``.
     path_widths_, path_amplitudes_, path_centers_ : ndarray of shape (n_widths, ...)
         Kernels at every recorded width.
-    loss_curve_ : ndarray of shape (n_iter_,)
+    loss_curve_ : ndarray of shape (n_steps,)
         Minimised loss after each solver step.
     n_iter_ : int
         Number of solver steps.
@@ -163,7 +168,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         Labels of reference and data.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X has names that are all strings.
 
     See Also
@@ -361,8 +366,13 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         samples, observed = self._fitted.samples, self._fitted.observed
         parts = self._contributions(samples.reference).astype(np.float64)
         f = parts.sum(axis=1, keepdims=True)
+        reference_weight = observed.weights.reference[: len(parts)].astype(np.float64)
         # e^f - e^(f - f_i) without cancellation for weak kernels
-        excess = observed.weights.reference[: len(parts)] @ (-np.exp(f) * np.expm1(-parts))
+        expected_excess = reference_weight @ (-np.exp(f) * np.expm1(-parts))
+        of_data = self._contributions(samples.data).astype(np.float64)
+        data_weight = observed.weights.data[len(parts) :].astype(np.float64)
+        excess = data_weight @ _shares(of_data, 1, lambda f: -np.expm1(-f))
+        excess += reference_weight @ _shares(parts, -1, np.expm1)
         score = _starts.scores_at(observed.pool, observed.weights, self.centers_, self.width_)
         table = []
         for i in np.argsort(-np.abs(score), kind="stable"):
@@ -375,7 +385,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
                     amplitude=float(self.amplitudes_[i]),
                     sign=int(np.sign(self.amplitudes_[i])),
                     score=float(score[i]),
-                    expected_excess=float(excess[i]),
+                    excess=float(excess[i]),
+                    expected_excess=float(expected_excess[i]),
                     nearest_rows=samples.data_rows[nearest],
                 )
             )
@@ -391,6 +402,14 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         statistic = self._fitted.statistic
         assert isinstance(statistic, SparKerStatistic)
         Backend(statistic.backend).warm_up(self._fitted.observed.pool.dtype)
+
+
+def _shares(parts: Array, sign: int, value: Callable[[Array], Array]) -> Array:
+    """Value of f of the rows where f has this sign, shared out to the kernels whose parts have it; shape of `parts`."""
+    f = parts.sum(axis=1, keepdims=True)
+    alike = np.where(sign * parts > 0, parts, 0.0)
+    total = np.where(sign * f > 0, alike.sum(axis=1, keepdims=True), np.inf * sign)
+    return value(f) * alike / total
 
 
 def _check_width(name: str, width: Any) -> None:

@@ -172,7 +172,7 @@ def test_text(files, report, capsys):
     assert head == ["score", "excess", *NAMES, "nearest", "data", "rows"]
     for line, kernel in zip(table, kernels, strict=True):
         assert float(line[0]) == round(kernel["score"], 1)
-        assert float(line[1]) == round(kernel["expected_excess"], 1)
+        assert float(line[1]) == round(kernel["excess"], 1)
         assert_allclose([float(cell) for cell in line[2:4]], kernel["center"], rtol=1e-3)
         assert [int(cell.strip(",")) for cell in line[4:]] == kernel["nearest_rows"][:3]
 

@@ -149,7 +149,7 @@ def test_kernels_are_those_of_the_table(fitted, samples):
         assert_allclose([ellipse.width, ellipse.height], 2 * np.sqrt(2) * fitted.width_)
         assert ellipse.get_edgecolor()[:3] == to_rgb(EXCESS if kernel.sign > 0 else DEFICIT)
         text = label.get_text().replace("\N{MINUS SIGN}", "-")
-        assert_allclose(float(text), kernel.expected_excess, atol=0.5)
+        assert_allclose(float(text), kernel.excess, atol=0.5)
 
 
 def test_kernels_of_a_pipeline_are_drawn_in_its_input_units(quick, samples):

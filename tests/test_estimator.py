@@ -432,7 +432,24 @@ class TestReading:
         assert kernel.width == test.width_ == 0.2
         assert kernel.score > 5
         assert 35 < kernel.expected_excess < 100
+        assert 40 < kernel.excess < 80
         assert np.sum(kernel.nearest_rows >= 1000) >= 3
+
+    @pytest.mark.parametrize("n_kernels", [1, 4])
+    def test_excess_counts_rows_once_also_where_the_reference_has_none(self, rng, n_kernels):
+        reference, data = rng.normal(size=(800, 2)), rng.normal(size=(300, 2))
+        data[:12] = rng.normal([3.5, 3.5], 0.2, size=(12, 2))
+        test = SparKerTest(n_kernels=n_kernels, n_widths=1, width_final=0.3, random_state=0).fit(reference, data)
+        near = [k for k in test.kernel_table() if np.linalg.norm(k.center - [3.5, 3.5]) < 1]
+        assert 8 < sum(k.excess for k in near) < 13
+
+    def test_excess_is_shared_out(self, test, samples):
+        f_reference, f_data = (test.score_samples(sample) for sample in samples)
+        table = test.kernel_table()
+        more = np.sum(np.maximum(1 - np.exp(-f_data), 0))
+        fewer = 40 / 120 * np.sum(np.minimum(np.exp(f_reference) - 1, 0))
+        assert_allclose(sum(k.excess for k in table if k.sign > 0), more, rtol=1e-9)
+        assert_allclose(sum(k.excess for k in table if k.sign < 0), fewer, rtol=1e-9, atol=1e-12)
 
     def test_kernel_table_is_consistent(self, test, samples):
         reference, data = samples
@@ -462,7 +479,7 @@ class TestReading:
 
     def test_kernel_table_makes_a_frame(self, test):
         frame = pd.DataFrame(test.kernel_table())
-        fields = ["center", "width", "amplitude", "sign", "score", "expected_excess", "nearest_rows"]
+        fields = ["center", "width", "amplitude", "sign", "score", "excess", "expected_excess", "nearest_rows"]
         assert frame.columns.tolist() == fields
 
     def test_kernel_table_copes_with_fewer_data_rows_than_asked_for(self, make, samples):

@@ -1,0 +1,156 @@
+"""Power of sparker and its rivals on every data set, by comparison with null samples drawn like the signal samples.
+
+Run: python benchmarks/power.py judge [--data FOLDER] [--null 300] [--signal 200] [--seed 1] [--jobs 2] [--quick]
+     python benchmarks/power.py ablation [the same]
+
+Every pair is new, reference and data, and the same for all systems. A system's entries are joined by its rule among
+one signal row and all null rows; power is the share of signal rows whose p is at most 0.05 (and 0.01). Its error is
+binomial; differences from sparker are paired over the same signal pairs. Defaults were chosen on seed 0; seed 1 judges.
+Resumable: entries are kept in benchmarks/runs (not under version control), a table goes to benchmarks/tables.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import power_cells
+import power_systems
+from common import TABLES, Table
+from joblib import Parallel, delayed
+from power_cells import Cell
+from power_systems import System
+
+from sparker._aggregation import aggregate
+from sparker._results import counted_p_value
+
+RUNS = Path(__file__).parent / "runs"
+CHUNK = 50
+
+
+def entries(
+    cell: Cell, system: System, strength: float, count: int, args: argparse.Namespace, truth: float = 0.0
+) -> tuple[np.ndarray, float]:
+    """Entries of the first `count` pairs (n, k) and the median seconds of one, computed or read.
+
+    A system that knows the truth knows that of strength `truth`, also where the pair is a null pair.
+    """
+    known = f" truth {truth:g}" if system.knows_truth else ""
+    name = f"{cell.name} {system.name} {strength:g}{known} seed {args.seed}".replace(" ", "_").replace("/", "-")
+    path = RUNS / f"{name}.npz"
+    rows, seconds = np.empty((0, 0)), np.empty(0)
+    if path.exists():
+        with np.load(path) as file:
+            rows, seconds = file["rows"], file["seconds"]
+    while len(rows) < count:
+        chunk = range(len(rows), min(len(rows) + CHUNK, count))
+        done = Parallel(args.jobs)(delayed(_one)(cell, system, strength, truth, i, args.seed) for i in chunk)
+        new, spent = (np.array(part) for part in zip(*done, strict=True))
+        rows = new if not len(rows) else np.concatenate([rows, new])
+        seconds = np.concatenate([seconds, spent])
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, rows=rows, seconds=seconds)
+    return rows[:count], float(np.median(seconds[:count]))
+
+
+def _one(cell: Cell, system: System, strength: float, truth: float, index: int, seed: int) -> tuple[np.ndarray, float]:
+    pair = cell.pair(strength, index, seed)
+    if system.knows_truth:
+        pair = replace(pair, true_log_ratio=cell.pair(truth, 0, seed).true_log_ratio)
+    start = time.perf_counter()
+    found = system.entries(pair, cell.expected_count, index)
+    return found, time.perf_counter() - start
+
+
+def p_values(null: np.ndarray, signal: np.ndarray, rule: str) -> np.ndarray:
+    """The p of each signal row among the null rows."""
+    p = []
+    for row in signal:
+        observed, toys = aggregate(null, row, rule)
+        p.append(counted_p_value(int(np.sum(toys >= observed - 1e-9)), len(null)))
+    return np.array(p)
+
+
+def judge(cells: list[Cell], systems: list[System], table: Table, args: argparse.Namespace) -> None:
+    """One row for each cell, strength and system; the first system is the one that others are compared with."""
+    for cell in cells:
+        first: dict[float, np.ndarray] = {}
+        shape = cell.pair(0.0, 0, args.seed)
+        n_rows, n_features = len(shape.reference) + len(shape.data), shape.data.shape[1]
+        for system in systems:
+            if n_features > system.max_features or n_rows > system.max_rows:
+                continue
+            if system.knows_truth and shape.true_log_ratio is None:
+                continue
+            for strength in cell.strengths:
+                key = {"cell": cell.name, "strength": strength, "system": system.name}
+                key |= {"n_null": args.null, "n_signal": args.signal, "seed": args.seed}
+                null, _ = entries(cell, system, 0.0, args.null, args, strength)
+                signal, seconds = entries(cell, system, strength, args.signal, args, strength)
+                p = p_values(null, signal, system.rule)
+                hits = p <= 0.05
+                first.setdefault(strength, hits)
+                difference = first[strength].astype(float) - hits
+                if not table.has(**key):
+                    table.add(
+                        {
+                            **key,
+                            "power_5": round(float(hits.mean()), 4),
+                            "power_1": round(float(np.mean(p <= 0.01)), 4),
+                            "error_5": round(float(np.sqrt(hits.mean() * (1 - hits.mean()) / len(hits))), 4),
+                            "sparker_minus": round(float(difference.mean()), 4),
+                            "error_of_difference": round(float(difference.std(ddof=1) / np.sqrt(len(hits))), 4),
+                            "seconds": round(seconds, 4),
+                        }
+                    )
+
+
+def ablations() -> list[System]:
+    """The defaults, and each of them changed alone."""
+    make = power_systems.sparker
+    systems = [make()]
+    systems += [make(f"rule {rule}", rule=rule) for rule in ("min-mean", "min", "product", "mean")]
+    systems.append(make("no companions", companions=False))
+    systems.append(make("no gate", competition=False))
+    systems += [make(f"loss {loss}", loss=loss) for loss in ("bce", "mse")]
+    systems += [make(f"M = {m}", n_kernels=m) for m in (1, 2, 5, 10, 20)]
+    systems += [make(f"{n} candidates", n_candidates=n) for n in (100, 1000)]
+    systems += [make(f"{n} widths", n_widths=n) for n in (4, 16)]
+    systems.append(make("one width, 90 %", n_widths=1, width_init=(1.0, 90), width_final=(1.0, 90)))
+    systems += [make(f"alpha = {alpha:g}", alpha=alpha) for alpha in (0.0, 1.0)]
+    systems += [make(f"amplitudes to {a:g}", max_amplitude=a) for a in (2.0, 10.0)]
+    systems += [make(f"{n} steps", max_iter=n) for n in (1, 20)]
+    annealed = {"start": "random", "max_iter": 20}
+    systems += [make(f"annealed, {how}", annealing=how, **annealed) for how in ("linear", "geometric")]
+    systems.append(make("annealed, geometric, long", annealing="geometric", start="random", max_iter=100))
+    systems.append(make("Adam, annealed", solver="adam", start="random", annealing="linear", max_iter=100))
+    return systems
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=["judge", "ablation"])
+    parser.add_argument("--data", type=Path, help="folder with the real data sets; without it, synthetic ones alone")
+    parser.add_argument("--null", type=int, default=300)
+    parser.add_argument("--signal", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="cells whose name holds this text")
+    parser.add_argument("--quick", action="store_true", help="60 null and 60 signal pairs, to see that all runs")
+    args = parser.parse_args()
+    if args.quick:
+        args.null = args.signal = 60
+    cells = power_cells.synthetic() + (power_cells.real(args.data) if args.data else [])
+    cells = [cell for cell in cells if args.only in cell.name]
+    name = f"power_{args.study}{'_quick' if args.quick else ''}.csv"
+    table = Table(TABLES / name, ["cell", "strength", "system", "n_null", "n_signal", "seed"])
+    if args.study == "judge":
+        systems = [power_systems.sparker(), power_systems.IDEAL, *power_systems.RIVALS, *power_systems.PAPERS]
+    else:
+        systems = ablations()
+    judge(cells, systems, table, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Who is measured: sparker with its defaults, the papers' settings, and rivals; each gives numbers for a pair.
+
+A system takes a pair and a seed to a vector of entries, larger meaning less compatible with the reference, and names
+the rule that joins them. Nothing here runs toys: the judge compares entries with those of null pairs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.covariance import ledoit_wolf
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import train_test_split
+
+from sparker import SparKerTest, presets
+from sparker.datasets import SamplePair
+from sparker.peers import LikelihoodRatioTest, MMDTest, StaticKernelTest
+
+Entries = Callable[[SamplePair, float | None, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class System:
+    """A name, how entries are computed from (pair, expected count, seed), and the rule that joins them.
+
+    It is left out where there are more features or rows than it can bear.
+    """
+
+    name: str
+    entries: Entries
+    rule: str = "min"
+    max_features: int = 10_000
+    max_rows: int = 10**9
+    knows_truth: bool = False
+
+
+def _estimator(make: Callable[..., Any]) -> Entries:
+    def entries(pair: SamplePair, expected_count: float | None, seed: int) -> np.ndarray:
+        test = make(expected_count=expected_count, random_state=seed)
+        reference, data = (rows.astype(np.float32) for rows in (pair.reference, pair.data))
+        return test.fit(reference, data=data).statistics_
+
+    return entries
+
+
+def sparker(name: str = "sparker", rule: str | None = None, **params: Any) -> System:
+    """`SparKerTest` with some parameters changed."""
+    aggregation = rule or params.pop("aggregation", SparKerTest().aggregation)
+    return System(name, _estimator(lambda **given: SparKerTest(**params, **given)), aggregation)
+
+
+def _likelihood_ratio(pair: SamplePair, expected_count: float | None, seed: int) -> np.ndarray:
+    test = LikelihoodRatioTest(pair.true_log_ratio, expected_count=expected_count, random_state=seed)
+    return test.fit(pair.reference, data=pair.data).statistics_
+
+
+def _mahalanobis(pair: SamplePair, expected_count: float | None, seed: int) -> np.ndarray:
+    """Mean Mahalanobis distance of the data from the reference."""
+    reference, data = (rows.astype(np.float64) for rows in (pair.reference, pair.data))
+    mean = reference.mean(axis=0)
+    covariance, _ = ledoit_wolf(reference - mean)
+    z = np.linalg.solve(np.linalg.cholesky(covariance), (data - mean).T)
+    return np.array([np.sqrt(np.sum(z**2, axis=0)).mean()])
+
+
+def _classifier(pair: SamplePair, expected_count: float | None, seed: int) -> np.ndarray:
+    """Area under the ROC curve of boosted trees on the half of the rows that they were not trained on."""
+    X = np.concatenate([pair.reference, pair.data])
+    y = np.repeat([0, 1], [len(pair.reference), len(pair.data)])
+    train_X, test_X, train_y, test_y = train_test_split(X, y, test_size=0.5, stratify=y, random_state=seed)
+    model = HistGradientBoostingClassifier(max_iter=50, random_state=seed, class_weight="balanced").fit(
+        train_X, train_y
+    )
+    return np.array([roc_auc_score(test_y, model.predict_proba(test_X)[:, 1])])
+
+
+def _energy(pair: SamplePair, expected_count: float | None, seed: int) -> np.ndarray:
+    """Energy distance, from the package dcor."""
+    import dcor
+
+    return np.array([dcor.energy_distance(pair.reference.astype(np.float64), pair.data.astype(np.float64))])
+
+
+IDEAL = System("ideal", _likelihood_ratio, knows_truth=True)
+
+RIVALS = [
+    System("MMD", _estimator(lambda **given: MMDTest(**given)), "min-mean", max_rows=20_000),
+    System("static kernels", _estimator(lambda **given: StaticKernelTest(n_kernels=100, **given)), "min"),
+    System(
+        "static kernels, 5 widths",
+        _estimator(lambda **given: StaticKernelTest(n_kernels=100, n_widths=5, **given)),
+        "min-mean",
+    ),
+    System("Mahalanobis", _mahalanobis),
+    System("classifier", _classifier),
+    System("energy distance", _energy, max_rows=20_000),
+]
+
+PAPERS = [
+    System(
+        "SparKer, arXiv:2511.03095",
+        _estimator(lambda **given: SparKerTest(**presets.SPARKER, **given)),
+        "min-mean",
+        100,
+    ),
+    System(
+        "SparKer-NPLM, 2000 passes",
+        _estimator(lambda **given: SparKerTest(**presets.sparker_nplm(n_passes=2000), **given)),
+        "min",
+        100,
+    ),
+]

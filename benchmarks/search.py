@@ -1,0 +1,135 @@
+"""Median significance of a search in one dimension, against the best that is possible (table 1 of SparKer-NPLM).
+
+Run: python benchmarks/search.py [--rows 10000] [--references 5] [--null 3000] [--signal 200] [--jobs 2]. Null and
+signal data come from the generator and meet one reference of `rows` rows; Z is that of the aggregate among the null
+data, one-sided. Z_id is that of the true likelihood ratio, from a million null toys with a Poisson total. Means over
+references, with their standard errors; medians at the resolution of the null data are marked. Resumable: entries are
+kept in benchmarks/runs; writes benchmarks/tables/search.csv.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import TABLES, Table, standard_error
+from joblib import Parallel, delayed
+from power import p_values
+from scipy import stats
+
+from sparker import SparKerTest, presets
+from sparker.datasets import EXPONENTIAL_SIGNALS, make_exponential
+from sparker.peers import MMDTest, StaticKernelTest
+
+RUNS = Path(__file__).parent / "runs"
+CHUNK = 200
+
+SYSTEMS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sparker": (SparKerTest, {}),
+    "SparKer, arXiv:2511.03095": (SparKerTest, presets.SPARKER),
+    "SparKer-NPLM, 2000 passes": (SparKerTest, presets.sparker_nplm(n_passes=2000)),
+    "static kernels": (StaticKernelTest, {"n_kernels": 100}),
+    "MMD": (MMDTest, {}),
+}
+
+
+def draw(n_rows: int, reference_seed: int, signal: str | None, toy: int) -> tuple[np.ndarray, np.ndarray]:
+    """The reference of a seed, and data number `toy`."""
+    rng = np.random.default_rng([reference_seed, 0])
+    reference = make_exponential(None, n_reference=n_rows, random_state=rng).reference
+    stream = (None, *EXPONENTIAL_SIGNALS).index(signal)
+    rng = np.random.default_rng([reference_seed, 1, stream, toy])
+    return reference.astype(np.float32), make_exponential(signal, n_reference=1, random_state=rng).data.astype(
+        np.float32
+    )
+
+
+def one(system: str, n_rows: int, reference_seed: int, signal: str | None, toy: int) -> np.ndarray:
+    """Entries of one data sample."""
+    reference, data = draw(n_rows, reference_seed, signal, toy)
+    make, params = SYSTEMS[system]
+    return make(**params, expected_count=2000, random_state=toy).fit(reference, data=data).statistics_
+
+
+def entries(system: str, seed: int, signal: str | None, count: int, args: argparse.Namespace) -> np.ndarray:
+    """Entries of `count` data samples, computed or read."""
+    name = f"search {system} {args.rows} reference {seed} {signal}".replace(" ", "_").replace("/", "-")
+    path = RUNS / f"{name}.npy"
+    rows = np.load(path) if path.exists() else np.empty((0, 0))
+    while len(rows) < count:
+        chunk = range(len(rows), min(len(rows) + CHUNK, count))
+        new = np.array(Parallel(args.jobs)(delayed(one)(system, args.rows, seed, signal, i) for i in chunk))
+        rows = new if not len(rows) else np.concatenate([rows, new])
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, rows)
+    return rows[:count]
+
+
+def ideal_z(signal: str, n_toys: int = 1_000_000) -> float:
+    """Z of the median likelihood ratio under the signal."""
+    rng = np.random.default_rng(0)
+    f = make_exponential(signal, n_reference=1, random_state=0).true_log_ratio
+    count, density = EXPONENTIAL_SIGNALS[signal]
+
+    def sums(n: int, with_signal: bool) -> np.ndarray:
+        out = []
+        for start in range(0, n, 10_000):
+            size = min(10_000, n - start)
+            counts = rng.poisson(2000, size)
+            rows = f(rng.exponential(size=(counts.sum(), 1)))
+            total = np.add.reduceat(rows, np.cumsum(counts) - counts)
+            if with_signal:
+                more = rng.poisson(count, size)
+                rows = f(density.rvs(size=(more.sum(), 1), random_state=rng))
+                total += np.bincount(np.repeat(np.arange(size), more), weights=rows, minlength=size)
+            out.append(total)
+        return np.concatenate(out)
+
+    null, median = sums(n_toys, False), np.median(sums(20_000, True))
+    exceed = int(np.sum(null >= median))
+    if exceed >= 100:
+        return float(stats.norm.isf(exceed / n_toys))
+    # Beyond the toys: a sum of 2000 terms is close to Gaussian, up to the cubic term of its saddle point
+    mean, deviation, skewness = null.mean(), null.std(), stats.skew(null)
+    shape = 4 / skewness**2
+    return float(stats.norm.isf(stats.gamma.sf((median - mean) / deviation * np.sqrt(shape) + shape, shape)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--references", type=int, default=5)
+    parser.add_argument("--null", type=int, default=3000)
+    parser.add_argument("--signal", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--systems", nargs="*", default=["sparker"], choices=list(SYSTEMS))
+    args = parser.parse_args()
+    table = Table(TABLES / "search.csv", ["system", "rows", "signal", "n_null", "n_signal", "references"])
+    ideal = {signal: ideal_z(signal) for signal in EXPONENTIAL_SIGNALS}
+    for system in args.systems:
+        rule = "min-mean" if system == "MMD" else SYSTEMS[system][1].get("aggregation", SparKerTest().aggregation)
+        for signal in EXPONENTIAL_SIGNALS:
+            key = {"system": system, "rows": args.rows, "signal": signal, "n_null": args.null}
+            key |= {"n_signal": args.signal, "references": args.references}
+            if table.has(**key):
+                continue
+            medians = []
+            for seed in range(300, 300 + args.references):
+                null = entries(system, seed, None, args.null, args)
+                p = p_values(null, entries(system, seed, signal, args.signal, args), rule)
+                medians.append(float(np.median(stats.norm.isf(p))))
+            z = float(np.mean(medians))
+            table.add(
+                {
+                    **key,
+                    "z": round(z, 3),
+                    "error": round(standard_error(medians), 3),
+                    "z_ideal": round(ideal[signal], 3),
+                    "ratio": round(z / ideal[signal], 3),
+                    "at_resolution": max(medians) >= float(stats.norm.isf(1.5 / (args.null + 1))),
+                }
+            )
+
+
+if __name__ == "__main__":
+    main()
