@@ -3,9 +3,10 @@
 Run: python benchmarks/real_data.py --data FOLDER [--seeds 5] [--toys 199] [--jobs 2]. The folder holds the eight .npz
 files that its README describes; without it the program says so and stops. Protocol: reference of 4000 background rows
 or half of the background, data of 1000 rows (dimuon 5000), all rows disjoint; a share f of the data is replaced by
-anomalies; columns standardised by the pooled rows but for the embeddings; shape only. Median over seeds of p and Z,
-fitted excess against the injected count, share of anomalies among the 50 data rows nearest to the strongest kernel,
-seconds of wall time. Resumable; writes benchmarks/tables/real_data.csv (medians) and real_data_runs.csv (each run).
+anomalies (dimuon: 70, all there are); columns standardised by the pooled rows but for embeddings; shape only. Median
+of p and Z, fitted excess against the injected count, share of anomalies among the 50 data rows nearest to the
+strongest kernel, seconds of wall time. Resumable; writes benchmarks/tables/real_data.csv (medians) and
+real_data_runs.csv (each run).
 """
 
 import argparse
