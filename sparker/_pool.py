@@ -102,12 +102,19 @@ class Pool:
 
         A row of weight 2 is drawn like two equal rows of weight 1, and row order does not matter.
         """
-        order = self.order if order is None else order
-        cumulative = np.cumsum((self.weight if weight is None else weight)[order], dtype=np.float64)
+        if weight is None and order is None:
+            order, cumulative = self.order, self._cumulative
+        else:
+            order = self.order if order is None else order
+            cumulative = np.cumsum((self.weight if weight is None else weight)[order], dtype=np.float64)
         # The last row of positive weight ends the range: rounding must not draw a row of weight 0 behind it.
         last = int(np.searchsorted(cumulative, cumulative[-1]))
         found = np.searchsorted(cumulative, np.asarray(uniform) * cumulative[-1], side="right")
         return order[np.minimum(found, last)]
+
+    @cached_property
+    def _cumulative(self) -> Array:
+        return np.cumsum(self.weight[self.order], dtype=np.float64)
 
     @cached_property
     def origin(self) -> Array:
