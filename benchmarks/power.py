@@ -115,7 +115,7 @@ def ablations() -> list[System]:
     systems.append(make("no gate", competition=False))
     systems += [make(f"loss {loss}", loss=loss) for loss in ("bce", "mse")]
     systems += [make(f"M = {m}", n_kernels=m) for m in (1, 2, 5, 10, 20)]
-    systems += [make(f"{n} candidates", n_candidates=n) for n in (100, 1000)]
+    systems += [make(f"{n} candidates", n_candidates=n) for n in (100, 300, 3000)]
     systems += [make(f"{n} widths", n_widths=n) for n in (4, 16)]
     systems.append(make("one width, 90 %", n_widths=1, width_init=(1.0, 90), width_final=(1.0, 90)))
     systems += [make(f"alpha = {alpha:g}", alpha=alpha) for alpha in (0.0, 1.0)]

@@ -18,6 +18,8 @@ Array = npt.NDArray[Any]
 
 SAMPLE = 20_000  # rows from which spread-out candidates are chosen
 
+FEWEST, MOST, PAIRS = 200, 1000, 40_000_000  # candidates, and pairs of them with the rows of the pool
+
 BLOCK = 1 << 17  # entries of a block of the kernel matrix: it stays in the second-level cache
 ROUNDING = 1e-6  # of a float32 sum, against the sum of its terms
 REACH = 6.0  # widths; a kernel there is 1.5e-8, below the resolution of float32
@@ -26,6 +28,11 @@ REACH = 6.0  # widths; a kernel there is 1.5e-8, below the resolution of float32
 def random_rows(pool: Pool, weights: Weights, n_kernels: int, rng: np.random.Generator) -> Array:
     """Data rows drawn by weight, shape (n_kernels, d)."""
     return pool.rows(pool.draw(rng.random(n_kernels), weights.data)).astype(np.float64)
+
+
+def enough(n_rows: int) -> int:
+    """Number of candidates for a pool: enough to have one near a small clump, at bounded cost."""
+    return max(FEWEST, min(MOST, PAIRS // n_rows))
 
 
 def dictionary(pool: Pool, n_candidates: int, rng: np.random.Generator) -> Array:

@@ -76,7 +76,7 @@ class SparKerStatistic:
     loss: str
     solver: str
     start: str
-    n_candidates: int
+    n_candidates: int | None
     companions: bool
     max_iter: int
     tol: float
@@ -96,7 +96,7 @@ class SparKerStatistic:
         candidates, moments = np.empty((0, pool.n_features), pool.dtype), None
         with one_blas_thread():
             if score:
-                candidates = _starts.dictionary(pool, self.n_candidates, rng)
+                candidates = _starts.dictionary(pool, self.n_candidates or _starts.enough(pool.n_rows), rng)
             if self.companions:
                 moments = _companions.learn(pool)
         return Plan(widths, candidates, places, moments)

@@ -95,8 +95,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     start : {"score", "random"}, default="score"
         "score": at every recorded width kernels start on the candidates with the largest score, one given the others.
         "random": on random data rows at the widest width, and anneal from there to the narrowest.
-    n_candidates : int, default=300
-        Candidates of the score start: pooled rows, labels unseen, spread out over the pool.
+    n_candidates : int, default=None
+        Candidates of the score start: pooled rows, labels unseen, half at random and half spread out over the pool.
+        None: 1000, on pools of more than 40 000 rows as many as make 40 million pairs with its rows, at least 200.
     companions : bool, default=True
         Test beside the kernels, which see what is local, the whole sample: its mean (Hotelling's T^2) and its spread
         (Mahalanobis distances from the mean). They enter ``statistics_`` and the p-value, never the log density ratio.
@@ -215,7 +216,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         "loss": [StrOptions(set(LOSSES))],
         "solver": [StrOptions({"newton", "adam", "alternating"})],
         "start": [StrOptions({"score", "random"})],
-        "n_candidates": [Interval(Integral, 1, None, closed="left")],
+        "n_candidates": [Interval(Integral, 1, None, closed="left"), None],
         "companions": ["boolean"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
@@ -238,7 +239,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         loss: str = "np",
         solver: str = "newton",
         start: str = "score",
-        n_candidates: int = 300,
+        n_candidates: int | None = None,
         companions: bool = True,
         max_iter: int = 6,
         tol: float = 1e-3,
@@ -282,10 +283,11 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         self.verbose = verbose
 
     def _make_statistic(self) -> SparKerStatistic:
-        if self.start == "score" and self.n_kernels > self.n_candidates:
+        fewest = self.n_candidates or _starts.FEWEST
+        if self.start == "score" and self.n_kernels > fewest:
             raise ValueError(
-                f"n_kernels is {self.n_kernels}, but kernels start on {self.n_candidates} candidates: lower n_kernels, "
-                'raise n_candidates, or pass start="random".'
+                f"n_kernels is {self.n_kernels}, but kernels start on {fewest} candidates: lower n_kernels, raise "
+                'n_candidates, or pass start="random".'
             )
         for name in ("width_init", "width_final"):
             _check_width(name, getattr(self, name))

@@ -44,6 +44,9 @@ class TestCandidates:
         again = _starts.dictionary(Pool([rng.permutation(X)]), 31, np.random.default_rng(seed))
         assert_allclose(again, candidates, rtol=1e-9)
 
+    def test_are_fewer_on_large_pools(self):
+        assert [_starts.enough(n) for n in (10, 40_000, 80_000, 10**7)] == [1000, 1000, 500, 200]
+
     def test_cover_sparse_regions(self, rng):
         X = np.concatenate([rng.normal(size=(5000, 1)), [[40.0], [-60.0]]])
         candidates = _starts.dictionary(Pool([X]), 20, rng)
