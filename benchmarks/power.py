@@ -77,9 +77,9 @@ def judge(cells: list[Cell], systems: list[System], table: Table, args: argparse
     for cell in cells:
         first: dict[float, np.ndarray] = {}
         shape = cell.pair(0.0, 0, args.seed)
-        n_rows, n_features = len(shape.reference) + len(shape.data), shape.data.shape[1]
+        n_features = shape.data.shape[1]
         for system in systems:
-            if n_features > system.max_features or n_rows > system.max_rows:
+            if n_features > system.max_features:
                 continue
             if system.knows_truth and shape.true_log_ratio is None:
                 continue

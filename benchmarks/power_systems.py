@@ -25,14 +25,13 @@ Entries = Callable[[SamplePair, float | None, int], np.ndarray]
 class System:
     """A name, how entries are computed from (pair, expected count, seed), and the rule that joins them.
 
-    It is left out where there are more features or rows than it can bear.
+    It is left out where there are more features than it can bear.
     """
 
     name: str
     entries: Entries
     rule: str = "min"
     max_features: int = 10_000
-    max_rows: int = 10**9
     knows_truth: bool = False
 
 
@@ -45,10 +44,9 @@ def _estimator(make: Callable[..., Any]) -> Entries:
     return entries
 
 
-def sparker(name: str = "sparker", rule: str | None = None, **params: Any) -> System:
+def sparker(name: str = "sparker", rule: str = SparKerTest().aggregation, **params: Any) -> System:
     """`SparKerTest` with some parameters changed."""
-    aggregation = rule or params.pop("aggregation", SparKerTest().aggregation)
-    return System(name, _estimator(lambda **given: SparKerTest(**params, **given)), aggregation)
+    return System(name, _estimator(lambda **given: SparKerTest(**params, **given)), rule)
 
 
 def _likelihood_ratio(pair: SamplePair, expected_count: float | None, seed: int) -> np.ndarray:
@@ -86,7 +84,7 @@ def _energy(pair: SamplePair, expected_count: float | None, seed: int) -> np.nda
 IDEAL = System("ideal", _likelihood_ratio, knows_truth=True)
 
 RIVALS = [
-    System("MMD", _estimator(lambda **given: MMDTest(**given)), "min-mean", max_rows=20_000),
+    System("MMD", _estimator(lambda **given: MMDTest(**given)), "min-mean"),
     System("static kernels", _estimator(lambda **given: StaticKernelTest(n_kernels=100, **given)), "min"),
     System(
         "static kernels, 5 widths",
@@ -95,7 +93,7 @@ RIVALS = [
     ),
     System("Mahalanobis", _mahalanobis),
     System("classifier", _classifier),
-    System("energy distance", _energy, max_rows=20_000),
+    System("energy distance", _energy),
 ]
 
 PAPERS = [

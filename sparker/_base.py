@@ -12,12 +12,12 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sparker import _aggregation, _calibration, _toys
 from sparker._calibration import NullDistribution, Statistic
 from sparker._results import TwoSampleResult, clopper_pearson, counted_p_value, z_score
-from sparker._samples import Samples, read_samples
+from sparker._samples import FLOATS, Samples, read_samples
 from sparker._version import __version__
 
 Array = npt.NDArray[Any]
@@ -54,7 +54,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
     """Base class: a statistic over scales, calibrated by toys.
 
     Subclasses give `_make_statistic`, `_observe` (fit the observed pair, set the fitted attributes, ``scales_`` with
-    the kind and width of each entry among them, and return the entries of the statistic) and `score_samples`.
+    the kind and width of each entry among them, and return the entries of the statistic) and `_log_density_ratio`.
     """
 
     scales_: dict[str, Array]
@@ -231,8 +231,11 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         )
 
     @abstractmethod
+    def _log_density_ratio(self, X: Array) -> Array:
+        """Fitted log density ratio of validated rows, shape (n_samples,)."""
+
     def score_samples(self, X: Any) -> Array:
-        """Log density ratio of data to reference; higher is more data-like.
+        """Log density ratio f(x) of data to reference, at ``width_`` where the test has one; higher is more data-like.
 
         Parameters
         ----------
@@ -242,8 +245,10 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         Returns
         -------
         log_density_ratio : ndarray of shape (n_samples,)
-            log of expected data over reference scaled to the expected count.
+            log of expected data over reference scaled to the expected count; 0 is nothing special.
         """
+        check_is_fitted(self)
+        return self._log_density_ratio(validate_data(self, X, dtype=FLOATS, order="C", reset=False))
 
     def decision_function(self, X: Any) -> Array:
         """Log odds that a row is data: f(x) + log(N(D|H0) / sum of the raw reference weights).

@@ -11,7 +11,7 @@ Like the candidates of the kernels, mean and covariance come from the pool, labe
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -84,7 +84,7 @@ def learn(pool: Pool) -> Moments:
     moments = Moments(mean, deviation, axes, np.maximum(variances, SMALLEST), max(rest, SMALLEST), np.empty(0))
     distances = np.concatenate([moments.squared_norm(z) for z, _ in _blocks(pool, mean, deviation)])
     distances -= np.average(distances, weights=pool.weight)
-    return Moments(mean, deviation, axes, moments.variances, moments.rest, distances)
+    return replace(moments, squared_distances=distances)
 
 
 def companions(pool: Pool, toys: Sequence[Weights], moments: Moments) -> Array:

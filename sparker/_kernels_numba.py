@@ -337,7 +337,7 @@ def _read_only(array: Array) -> Array:
 
 
 def _unpack(sums: Array, n_kernels: int, n_features: int, width: float) -> Evaluation:
-    """Sums of `_pass`: loss, amplitude gradient, lower Hessian, centre gradient and curvature, in this order."""
+    """Sums of `_sum_chunks`: loss, amplitude gradient, lower Hessian, centre gradient and curvature, in this order."""
     gradient = sums[1 + n_kernels + n_kernels**2 :]
     lower = sums[1 + n_kernels : 1 + n_kernels + n_kernels**2].reshape(n_kernels, n_kernels)
     return Evaluation(

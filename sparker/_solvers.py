@@ -231,24 +231,11 @@ class AdamSolver:
         return _follow(objective, schedule, start, step, lambda state: (state, True), -np.inf)
 
 
-@dataclass(frozen=True)
-class AlternatingSolver:
+class AlternatingSolver(AdamSolver):
     """Sparse coding and dictionary learning by turns, as in SparKer-NPLM.
 
     Each step is one Adam update of the amplitudes at fixed centres, then one of the centres at the new amplitudes.
-
-    Attributes
-    ----------
-    max_amplitude : float
-        Amplitudes are clipped to this size after each step.
-    learning_rate : float
-        Size of a step in an amplitude, and in each coordinate of a centre in the units of X.
     """
-
-    max_amplitude: float
-    learning_rate: float
-    beta1: float = 0.9
-    beta2: float = 0.999
 
     def solve(self, objective: Objective, schedule: Array, start: Start) -> Path:
         """See `Solver`."""

@@ -13,14 +13,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sparker import _calibration, _schedule
 from sparker._backends import one_blas_thread
 from sparker._base import Fitted, TwoSampleTest
 from sparker._kernels_matmul import squared_distances
 from sparker._pool import Pool, Weights
-from sparker._samples import FLOATS
 
 __all__ = ["LikelihoodRatioTest", "MMDTest", "StaticKernelTest"]
 
@@ -88,7 +86,7 @@ def _upper_blocks(pool: Pool) -> Iterator[tuple[slice, slice, Array]]:
 
 
 class _Peer(TwoSampleTest):
-    """A test whose observed pair is evaluated like a toy, and then fitted once more for reading."""
+    """A test whose observed pair is evaluated like a toy."""
 
     def _observe(self, fitted: Fitted) -> Array:
         rng = _calibration.generator(self.seed_, _calibration.OBSERVED_STREAM)
@@ -97,10 +95,6 @@ class _Peer(TwoSampleTest):
             pool, weights, plan, rng, fitted.statistic.share(pool, [weights], plan)[0]
         )
         return values
-
-    def _read(self, X: Any) -> Array:
-        check_is_fitted(self)
-        return validate_data(self, X, dtype=FLOATS, order="C", reset=False)
 
 
 class MMDTest(_Peer):
@@ -193,20 +187,7 @@ class MMDTest(_Peer):
         self.width_ = float(np.exp(np.mean(np.log(fitted.plan))))  # powers of 2 around the median
         return super()._observe(fitted)
 
-    def score_samples(self, X: Any) -> Array:
-        """Log ratio of the two kernel density estimates at the width ``width_``; higher is more data-like.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        log_density_ratio : ndarray of shape (n_samples,)
-            log of data over reference scaled to the expected count.
-        """
-        X = self._read(X)
+    def _log_density_ratio(self, X: Array) -> Array:
         observed = self._fitted.observed
         rows = observed.pool.rows(np.arange(observed.pool.n_rows))
         out = np.empty(len(X))
@@ -418,20 +399,7 @@ class StaticKernelTest(_Peer):
             )
         return values
 
-    def score_samples(self, X: Any) -> Array:
-        """Log density ratio f(x) at the width ``width_``; higher is more data-like.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        log_density_ratio : ndarray of shape (n_samples,)
-            log of expected data over reference scaled to the expected count.
-        """
-        X = self._read(X)
+    def _log_density_ratio(self, X: Array) -> Array:
         return self._features.transform(X) @ self._coefficients
 
 
@@ -533,17 +501,5 @@ class LikelihoodRatioTest(_Peer):
         self.scales_ = {"kind": np.array(["log-ratio"]), "width": np.array([np.inf])}
         return super()._observe(fitted)
 
-    def score_samples(self, X: Any) -> Array:
-        """Return the true log density ratio.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        log_density_ratio : ndarray of shape (n_samples,)
-            What ``log_ratio`` returns.
-        """
-        return np.asarray(self.log_ratio(self._read(X)), dtype=np.float64)
+    def _log_density_ratio(self, X: Array) -> Array:
+        return np.asarray(self.log_ratio(X), dtype=np.float64)

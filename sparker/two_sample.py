@@ -336,21 +336,6 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         X = validate_data(self, X, dtype=FLOATS, order="C", reset=False)
         return self._contributions(X)
 
-    def score_samples(self, X: Any) -> Array:
-        """Log density ratio f(x) of data to reference at the width ``width_``; higher is more data-like.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        log_density_ratio : ndarray of shape (n_samples,)
-            log of expected data over reference scaled to the expected count.
-        """
-        return self.transform(X).sum(axis=1)
-
     def kernel_table(self, n_nearest: int = 10) -> list[KernelSummary]:
         """The kernels at ``width_``, largest score first.
 
@@ -393,6 +378,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
                 )
             )
         return table
+
+    def _log_density_ratio(self, X: Array) -> Array:
+        return self._contributions(X).sum(axis=1)
 
     def _contributions(self, X: Array) -> Array:
         statistic = self._fitted.statistic
