@@ -12,7 +12,7 @@ Array = npt.NDArray[Any]
 # Ties: sums of float32 rows agree to about 1e-6, whatever the order; SciPy's slack of 100 eps is below that.
 SLACK = 1e-5
 
-TAIL = 0.2  # share of the rows whose log p comes from the fitted tail
+TAIL = 0.2  # largest share of the rows whose log p comes from the fitted tail
 MIN_TAIL = 5  # rows without which there is no tail to fit
 
 
@@ -39,21 +39,25 @@ def counted_log_p(values: Array) -> Array:
 
 
 def extended_log_p(values: Array) -> Array:
-    """`counted_log_p`, with the upper fifth of the rows on an exponential tail, since counts tell few of them apart.
+    """`counted_log_p`, with the uppermost rows on an exponential tail, since counts tell few of them apart.
 
-    There, log p = log(share above u) - (value - u) / scale, with u the 80 % quantile. The scale is that of an
-    exponential with the median excess over u, which a few large values do not move, or with the quantiles 50 and 80 %
-    if that is longer: where many values pile up at u, toys just above it must not seem extreme. Every row meets the
-    same map.
+    Of n rows the upper 2 sqrt(n) are a tail, at most a fifth: the more toys, the farther out it begins, and the less
+    depends on its shape. There, log p = log(share above u) - (value - u) / scale, with u the value at which the tail
+    begins. The scale is the mean excess over u, or that of an exponential through the median and u if it is longer:
+    where many values pile up at u, toys just above it must not seem extreme. A value far from all others is in the
+    mean, too: with m rows in the tail its log p is at most m below that of u. Every row meets the same map.
     """
     log_p = counted_log_p(values)
-    threshold = np.quantile(values, 1 - TAIL, axis=0, method="higher")
-    for k, u in enumerate(threshold):
+    n_tail = int(min(TAIL * len(values), 2 * np.sqrt(len(values))))
+    if n_tail < MIN_TAIL:
+        return log_p
+    ordered = np.sort(values, axis=0)
+    for k, u in enumerate(ordered[-n_tail - 1]):
         above = reached(values[:, k]) > u  # what ties with u has no tail
-        if above.sum() >= MIN_TAIL:
-            excess = values[above, k] - u
-            scale = max(np.median(excess) / np.log(2), (u - np.median(values[:, k])) / np.log(0.5 / TAIL))
-            log_p[above, k] = np.log(above.mean()) - excess / scale
+        excess = values[above, k] - u
+        if len(excess) >= MIN_TAIL:
+            body = (u - ordered[len(values) // 2, k]) / np.log(0.5 * len(values) / n_tail)
+            log_p[above, k] = np.log(above.mean()) - excess / max(excess[np.isfinite(excess)].mean(), body)
     return log_p
 
 

@@ -67,6 +67,7 @@ class Backend:
                     width,
                     competition,
                     loss,
+                    weights.unit,
                     **options,
                 )
             )

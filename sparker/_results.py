@@ -48,7 +48,8 @@ class TwoSampleResult:
         No toy reached the observed statistic: Z is "greater than", and more toys may raise it.
     scales : dict of str to ndarray of shape (n_scales,)
         Table of the scales: ``kind``, ``width`` (inf: the whole sample), ``statistic`` and ``pvalue`` (each scale
-        alone, not corrected for the others).
+        alone, not corrected for the others); of SparKer also ``rows``, from which number of rows in reach a kernel
+        counts for a score. Text and displays leave out scores of 0, where no kernel has that many.
     n_toys, n_failed, n_not_converged : int
         Toys; those whose fit was not finite, which count as reaching the observed statistic; those
         whose amplitudes had not converged, which keep their value, as the observed fit would.
@@ -118,8 +119,17 @@ class TwoSampleResult:
             f"{self.n_toys} toys, {self.calibration}; {self.n_failed} failed; seed {self.seed}",
             f"aggregate over scales ({self.aggregation}): {self.statistic:.3f}",
             "",
-            f"{'statistic':>10} {'width':>10} {'value':>10} {'p':>8}",
+            f"{'statistic':>20} {'width':>10} {'value':>10} {'p':>8}",
         ]
-        columns = (self.scales[name] for name in ("kind", "width", "statistic", "pvalue"))
-        lines += [f"{k:>10} {w:>10.4g} {t:>10.3f} {p:>8.4f}" for k, w, t, p in zip(*columns, strict=True)]
+        names, shown = entry_names(self.scales)
+        columns = (np.asarray(self.scales[name])[shown] for name in ("width", "statistic", "pvalue"))
+        lines += [f"{k:>20} {w:>10.4g} {t:>10.3f} {p:>8.4f}" for k, w, t, p in zip(names, *columns, strict=True)]
         return "\n".join(lines)
+
+
+def entry_names(scales: dict[str, Array]) -> tuple[list[str], npt.NDArray[np.intp]]:
+    """Names of the entries to show, which tell the classes of scores apart, and where these entries are."""
+    kinds, rows = np.asarray(scales["kind"]), np.asarray(scales.get("rows", np.zeros(len(scales["kind"]))))
+    shown = np.flatnonzero((kinds != "score") | (np.asarray(scales["statistic"]) > 0))
+    names = [f"{kinds[k]}, from {rows[k]:g} rows" if rows[k] else str(kinds[k]) for k in shown]
+    return names, shown

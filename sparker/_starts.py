@@ -3,10 +3,16 @@
 The score of a candidate kernel k at f = 0 is ``U = sum_x (c_x - w_x) k(x)``, the derivative of -L with respect to its
 amplitude; its variance under the null is ``V = sum_x v_x k(x)^2`` with ``v_x = w_x + c_x N(D|H0) / N_R``, which pools
 both samples: for unweighted rows it does not depend on the labels, and an excess where the reference has no rows has a
-finite score.
+finite score. To V comes a fifth of a row, so that a row or two where there are no others do not outscore what is
+significant.
+
+Scores are near Gaussian where a kernel reaches many rows and skewed where it reaches few. The largest of all would be
+decided by the places that fluctuate most; so candidates are divided by the number of rows in reach, labels unseen, and
+the largest score of each class is an entry with a p-value of its own.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +24,36 @@ Array = npt.NDArray[Any]
 
 SAMPLE = 20_000  # rows from which spread-out candidates are chosen
 
+PSEUDO = 0.2  # rows added to V
+CLASSES = (0.0, 0.5, 5.0, 50.0)  # fewest expected rows in reach of the candidates of each class
+
 FEWEST, MOST, PAIRS = 200, 1000, 40_000_000  # candidates, and pairs of them with the rows of the pool
 
 BLOCK = 1 << 17  # entries of a block of the kernel matrix: it stays in the second-level cache
 ROUNDING = 1e-6  # of a float32 sum, against the sum of its terms
 REACH = 6.0  # widths; a kernel there is 1.5e-8, below the resolution of float32
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of one pair.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_widths, n_candidates)
+        U / sqrt(V) of every candidate at every width.
+    rows : ndarray of shape (n_widths, n_candidates)
+        Rows of the smaller sample that each of them is expected to reach, sum_x k(x) over a pool of that size.
+    """
+
+    values: Array
+    rows: Array
+
+    def largest(self) -> Array:
+        """Largest squared score at each width in each of `CLASSES`, 0 where it is empty, (n_widths, n_classes)."""
+        of_class = np.searchsorted(CLASSES, self.rows, side="right") - 1
+        squared = np.square(self.values)
+        return np.stack([np.where(of_class == c, squared, 0).max(axis=1) for c in range(len(CLASSES))], axis=1)
 
 
 def random_rows(pool: Pool, weights: Weights, n_kernels: int, rng: np.random.Generator) -> Array:
@@ -78,8 +109,8 @@ def _nearest(rows: Array, norms: Array, chosen: Array) -> Array:
     return np.maximum(nearest, 0)
 
 
-def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array) -> Array:
-    """U / sqrt(V) of every candidate at every width for every toy, shape (n_toys, n_widths, n_candidates).
+def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array) -> list[Scores]:
+    """Scores of every candidate at every width, for every toy.
 
     The kernel matrix of candidates and rows is the same for all toys on a pool: each block is computed once and
     multiplied by the weights of all of them. Rows and candidates come in lexicographic order, so that a block meets
@@ -90,6 +121,7 @@ def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array
     norms = np.sum(centers**2, axis=1)[:, None]
     score = np.zeros((len(widths), len(centers), difference.shape[1]))
     spread = np.zeros((len(widths), len(centers), variance.shape[1]))
+    reached = np.zeros_like(spread)
     size = max(64, BLOCK // len(centers))
     for start in range(0, pool.n_rows, size):
         block = pool.order[start : start + size]
@@ -102,18 +134,24 @@ def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array
             kernels = distances[near] * pool.dtype.type(-0.5 / width**2)
             np.exp(kernels, out=kernels)
             score[m, near] += kernels @ block_difference
+            reached[m, near] += kernels @ block_variance
             spread[m, near] += np.square(kernels, out=kernels) @ block_variance
-    standardised = score / np.sqrt(np.maximum(spread, np.finfo(np.float64).tiny))
+    unit = np.array([toy.unit for toy in toys])
+    # A data row is a step of 1 in U, a reference row one of u: the larger step belongs to the smaller sample.
+    step = np.maximum(1.0, unit)
+    standardised = score / np.sqrt(spread + PSEUDO * step**2)
     # What is left of U where both samples are alike is rounding, and must not be ranked.
     floor = ROUNDING * np.sum(np.abs(difference), axis=0, dtype=np.float64)
-    return np.moveaxis(np.where(np.abs(score) > floor, standardised, 0.0), 2, 0)
+    values = np.where(np.abs(score) > floor, standardised, 0.0)
+    rows = reached / ((1 + unit) * step)
+    return [Scores(values[:, :, k], rows[:, :, k]) for k in range(len(toys))]
 
 
 def scores_at(pool: Pool, weights: Weights, centers: Array, width: float) -> Array:
     """U / sqrt(V) of kernels at given centres, shape (n_kernels,)."""
     order = np.argsort(centers[:, 0], kind="stable")
     out = np.empty(len(centers))
-    out[order] = scores(pool, [weights], centers[order], np.array([width]))[0, 0]
+    out[order] = scores(pool, [weights], centers[order], np.array([width]))[0].values[0]
     return out
 
 

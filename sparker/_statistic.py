@@ -46,13 +46,13 @@ class Shared:
 
     Attributes
     ----------
-    scores : ndarray of shape (n_widths, n_candidates) or None
+    scores : Scores or None
         Score of every candidate; None without a score start.
     companions : ndarray of shape (2,) or (0,)
         Entries of the companions; none without them.
     """
 
-    scores: Array | None
+    scores: _starts.Scores | None
     companions: Array
 
 
@@ -117,7 +117,7 @@ class SparKerStatistic:
         def start(j: int) -> Array | None:
             if shared.scores is None:
                 return _starts.random_rows(pool, weights, self.n_kernels, rng) if j == 0 else None
-            chosen = _starts.select(shared.scores[j], plan.candidates, plan.schedule[j, -1], self.n_kernels)
+            chosen = _starts.select(shared.scores.values[j], plan.candidates, plan.schedule[j, -1], self.n_kernels)
             return plan.candidates[chosen].astype(np.float64)
 
         with one_blas_thread():
@@ -125,11 +125,11 @@ class SparKerStatistic:
 
     def share(self, pool: Pool, toys: Sequence[Weights], plan: Plan) -> Sequence[Shared]:
         """Scores and companions of each toy."""
-        scores: Sequence[Array | None] = [None] * len(toys)
+        scores: Sequence[_starts.Scores | None] = [None] * len(toys)
         companions = np.empty((len(toys), 0))
         with one_blas_thread():
             if self.start == "score":
-                scores = list(_starts.scores(pool, toys, plan.candidates, plan.schedule[:, -1]))
+                scores = _starts.scores(pool, toys, plan.candidates, plan.schedule[:, -1])
             if plan.moments is not None:
                 companions = _companions.companions(pool, toys, plan.moments)
         return [Shared(*of_toy) for of_toy in zip(scores, companions, strict=True)]
@@ -142,22 +142,25 @@ class SparKerStatistic:
         return self.entries(path, shared, weights), bool(path.converged.all())
 
     def entries(self, path: Path, shared: Shared, weights: Weights) -> Array:
-        """T at each recorded width, then the largest squared score of a single kernel there, then the companions."""
+        """T at each recorded width, then the largest squared scores of a single kernel there, then the companions."""
         # Where both samples are alike what is left of L is rounding, and must not be ranked.
         count = np.sum(weights.reference, dtype=np.float64) + np.sum(weights.data, dtype=np.float64)
         t = np.where(path.losses < -ROUNDING * count, -2.0 * path.losses, 0.0)
-        largest = np.empty(0) if shared.scores is None else np.square(shared.scores).max(axis=1)
+        largest = np.empty(0) if shared.scores is None else shared.scores.largest().T.ravel()
         return np.concatenate([t, largest, shared.companions])
 
     def scales(self, path: Path) -> dict[str, Array]:
-        """Kind and width of each of the `entries`; a companion is as wide as the sample, its width is inf."""
-        n = len(path.widths)
-        kinds, widths = ["t"] * n, [path.widths]
+        """Kind and width of each of the `entries`, and the fewest rows in reach of the kernels of a score.
+
+        A companion is as wide as the sample, its width is inf.
+        """
+        table = [("t", width, 0.0) for width in path.widths]
         if self.start == "score":
-            kinds, widths = kinds + ["score"] * n, [*widths, path.widths]
+            table += [("score", width, rows) for rows in _starts.CLASSES for width in path.widths]
         if self.companions:
-            kinds, widths = [*kinds, *_companions.KINDS], [*widths, np.full(len(_companions.KINDS), np.inf)]
-        return {"kind": np.array(kinds), "width": np.concatenate(widths)}
+            table += [(kind, np.inf, 0.0) for kind in _companions.KINDS]
+        kinds, widths, rows = zip(*table, strict=True)
+        return {"kind": np.array(kinds), "width": np.array(widths), "rows": np.array(rows)}
 
     def _solver(self) -> Solver:
         if self.solver == "adam":

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.pipeline import Pipeline
 
 from sparker import _aggregation
-from sparker._results import TwoSampleResult
+from sparker._results import TwoSampleResult, entry_names
 
 __all__ = ["KernelsDisplay", "NullDistributionDisplay", "ScalesDisplay"]
 
@@ -21,7 +21,10 @@ Array = npt.NDArray[Any]
 EXCESS, DEFICIT, NEUTRAL, DARK = "#b2182b", "#2166ac", "#c8c8c8", "#333333"
 KINDS: dict[str, dict[str, Any]] = {
     "t": {"label": "$t$ (all kernels)", "color": "#0072b2", "marker": "o", "linestyle": "-"},
-    "score": {"label": "score (best single kernel)", "color": "#d55e00", "marker": "s", "linestyle": "--"},
+    "score": {"label": "score (best kernel)", "color": "#fdbe85", "marker": "s", "linestyle": "--"},
+    "score, from 0.5 rows": {"color": "#fd8d3c", "marker": "s", "linestyle": "--"},
+    "score, from 5 rows": {"color": "#d94801", "marker": "s", "linestyle": "--"},
+    "score, from 50 rows": {"color": "#7f2704", "marker": "s", "linestyle": "--"},
     "mean": {"label": "mean of the sample", "color": "#009e73", "linestyle": "-."},
     "spread": {"label": "spread of the sample", "color": "#cc79a7", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
 }
@@ -120,11 +123,11 @@ class ScalesDisplay(_ResultDisplay):
 
     @classmethod
     def _of(cls, result: TwoSampleResult) -> Self:
-        scales = result.scales
+        kinds, shown = entry_names(result.scales)
         return cls(
-            widths=scales["width"],
-            p_values=scales["pvalue"],
-            kinds=scales["kind"],
+            widths=result.scales["width"][shown],
+            p_values=result.scales["pvalue"][shown],
+            kinds=np.array(kinds),
             p_value=result.pvalue,
             n_toys=result.n_toys,
         )
@@ -165,7 +168,7 @@ class ScalesDisplay(_ResultDisplay):
         for kind in dict.fromkeys(np.asarray(self.kinds).tolist()):
             rows = np.flatnonzero(np.asarray(self.kinds) == kind)
             rows = rows[np.argsort(self.widths[rows])]
-            style = {"markersize": 5, "linewidth": 1.2, **KINDS.get(kind, {"label": kind, "marker": "^"}), **kwargs}
+            style = {"markersize": 5, "linewidth": 1.2, "label": kind, **KINDS.get(kind, {"marker": "^"}), **kwargs}
             if np.isinf(self.widths[rows]).all():
                 self.lines_[kind] = ax.axhline(self.p_values[rows[0]], **style)
             else:

@@ -86,9 +86,11 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         Spacing of the widths; with ``start="random"`` also of the steps between them.
     competition : bool, default=True
         Softmax gate: kernels compete for each row. False gives the plain sum of kernels of SparKer-NPLM.
-    loss : {"np", "bce", "mse"}, default="np"
-        What trains the log density ratio f: the Neyman-Pearson loss, or, for comparison, binary cross-entropy or mean
-        squared error of a classifier with odds e^f. The statistic is -2 L of the Neyman-Pearson loss in any case.
+    loss : {"np", "profile", "bce", "mse"}, default="np"
+        What trains the log density ratio f. "np": the Neyman-Pearson loss, which takes the reference as exact.
+        "profile": the likelihood ratio of two samples, with the unknown density of the background eliminated; it tends
+        to "np" as the reference grows. For comparison binary cross-entropy or mean squared error of a classifier
+        with odds e^f, "bce" and "mse"; t is then -2 L of the Neyman-Pearson loss at their f.
     solver : {"newton", "adam", "alternating"}, default="newton"
         "newton": exact amplitudes and centre steps that do not know the dimension. "adam": as in arXiv:2511.03095.
         "alternating": Adam on amplitudes and centres by turns, as in SparKer-NPLM.
@@ -143,10 +145,12 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     Attributes
     ----------
     statistics_ : ndarray of shape (n_scales,)
-        t at each recorded width; then, with ``start="score"``, the largest squared score of a single kernel there;
-        then the two companions. All of it is calibrated and aggregated. No entry is negative.
+        t at each recorded width; then, with ``start="score"``, the largest squared score of a single kernel there,
+        among kernels with less than 0.5, 0.5 to 5, 5 to 50 and more rows of the smaller sample in reach, 0 where there
+        is none; then the two companions. All of it is calibrated and aggregated. No entry is negative.
     scales_ : dict of str to ndarray of shape (n_scales,)
-        ``kind`` ("t", "score", "mean" or "spread") and ``width`` of each entry; a companion has width inf.
+        ``kind`` ("t", "score", "mean" or "spread"), ``width`` and ``rows`` of each entry: the fewest rows in reach of
+        the kernels of a score, 0 for others; a companion has width inf.
     width_ : float
         The recorded width that ``score_samples``, ``transform`` and ``kernel_table`` describe: the one with the
         largest t - 2 M log(number of distinct places at that width). It needs no toys; calibrating never changes it.

@@ -40,17 +40,25 @@ class TestPooledP:
         want = (values[None] >= values[:, None]).mean(axis=1)
         assert_allclose(np.exp(counted_log_p(values)), want, rtol=1e-12)
 
-    def test_upper_fifth_lies_on_an_exponential_tail(self, rng):
-        values = rng.exponential(size=(101, 2))
+    @pytest.mark.parametrize(("n", "n_tail"), [(50, 10), (101, 20), (2500, 100)])
+    def test_upper_rows_lie_on_an_exponential_tail(self, rng, n, n_tail):
+        values = rng.exponential(size=(n, 2))
         got, counted = extended_log_p(values), counted_log_p(values)
         for k in range(2):
-            u = np.sort(values[:, k])[80]
+            u = np.sort(values[:, k])[-n_tail - 1]
             above = values[:, k] > u
-            assert above.sum() == 20
+            assert above.sum() == n_tail
             assert_array_equal(got[~above, k], counted[~above, k])
             excess = values[above, k] - u
-            scale = max(np.median(excess) / np.log(2), (u - np.median(values[:, k])) / np.log(2.5))
-            assert_allclose(got[above, k], np.log(20 / 101) - excess / scale, rtol=1e-12)
+            scale = max(np.mean(excess), (u - np.sort(values[:, k])[n // 2]) / np.log(0.5 * n / n_tail))
+            assert_allclose(got[above, k], np.log(n_tail / n) - excess / scale, rtol=1e-12)
+
+    def test_a_value_far_from_all_others_does_not_hide_them(self, rng):
+        values = rng.exponential(size=(400, 1))
+        far = np.concatenate([values, [[1e6]]])
+        got = extended_log_p(far)
+        assert got[-1] == got.min() > np.log(40 / 401) - 41
+        assert np.all(np.diff(got[np.argsort(far[:, 0]), 0]) <= 0)
 
     def test_values_that_pile_up_do_not_make_those_just_above_extreme(self):
         # half at 0, a third at 1, the rest a hair above it: the tail alone would have the scale of the hair
@@ -60,7 +68,7 @@ class TestPooledP:
 
     def test_tail_is_near_the_truth_where_the_truth_is_exponential(self, rng):
         values = rng.exponential(size=(20_000, 1))
-        at = values[:, 0] > np.log(10)
+        at = values[:, 0] > np.log(100)
         assert_allclose(extended_log_p(values)[at, 0], -values[at, 0], rtol=0.1)
 
     def test_too_few_rows_for_a_tail_are_counted(self, rng):

@@ -224,10 +224,10 @@ class TestPValue:
     def test_result_holds_the_table_of_scales(self, samples, quick):
         test = fit(samples, quick, n_toys=39)
         result, null = test.result(), test.calibrate().values
-        assert result.scales["kind"].tolist() == ["t"] * 3 + ["score"] * 3 + ["mean", "spread"]
-        assert_array_equal(result.scales["width"], [*np.tile(test.path_widths_, 2), np.inf, np.inf])
+        assert result.scales["kind"].tolist() == ["t"] * 3 + ["score"] * 12 + ["mean", "spread"]
+        assert_array_equal(result.scales["width"], [*np.tile(test.path_widths_, 5), np.inf, np.inf])
         assert_array_equal(result.scales["statistic"], test.statistics_)
-        want = [count_p_value(null[:, k] * (1 + 1e-9), test.statistics_[k]) for k in range(8)]
+        want = [count_p_value(null[:, k] * (1 + 1e-9), test.statistics_[k]) for k in range(17)]
         assert_allclose(result.scales["pvalue"], want, rtol=1e-12)
 
     def test_result_is_consistent(self, samples, quick):
@@ -254,7 +254,7 @@ class TestPValue:
             return evaluate(self, pool, weights, plan, rng, shared)
 
         monkeypatch.setattr(type(test._fitted.statistic), "evaluate", fail_once)
-        test.statistics_ = np.full(8, 1e9)
+        test.statistics_ = np.full(17, 1e9)
         result = test.result()
         assert result.n_failed == 1
         assert_allclose(result.pvalue, 2 / 40, rtol=1e-12)

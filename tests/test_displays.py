@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sparker import SparKerTest, _aggregation
+from sparker._starts import CLASSES
 from sparker.displays import DEFICIT, EXCESS, KernelsDisplay, NullDistributionDisplay, ScalesDisplay
 
 matplotlib.use("Agg")
@@ -54,9 +55,13 @@ def test_without_matplotlib(monkeypatch, fitted):
 def test_scales_are_those_of_the_result(fitted):
     result = fitted.result()
     display = ScalesDisplay.from_result(result)
-    assert list(display.lines_) == ["t", "score", "mean", "spread"]
+    scores = ["score", *(f"score, from {least:g} rows" for least in CLASSES[1:])]
+    assert list(display.lines_) == ["t", *(name for name in scores if name in display.lines_), "mean", "spread"]
+    assert len(display.lines_) > 4
     for kind, line in display.lines_.items():
-        rows = np.flatnonzero(result.scales["kind"] == kind)
+        name, _, least = kind.removesuffix(" rows").partition(", from ")
+        rows = np.flatnonzero((result.scales["kind"] == name) & (result.scales["rows"] == float(least or 0)))
+        rows = rows[(name != "score") | (result.scales["statistic"][rows] > 0)]
         if np.isinf(result.scales["width"][rows]).all():  # of the whole sample: a line across all widths
             assert_array_equal(line.get_ydata(), [result.scales["pvalue"][rows[0]]] * 2)
             continue

@@ -75,6 +75,16 @@ def test_text_says_greater_at_the_resolution_limit_only():
     assert ">" not in text
 
 
+def test_text_tells_classes_of_scores_apart_and_leaves_out_empty_ones():
+    columns = {"kind": ["t", "score", "score"], "width": [0.5] * 3, "rows": [0, 0, 5], "statistic": [0, 0, 3.25]}
+    scales = {name: np.array(column) for name, column in columns.items()} | {"pvalue": np.array([1, 1, 0.0625])}
+    lines = str(make_result(scales=scales)).splitlines()
+    assert [line.split() for line in lines[-2:]] == [
+        ["t", "0.5", "0.000", "1.0000"],
+        ["score,", "from", "5", "rows", "0.5", "3.250", "0.0625"],
+    ]
+
+
 def test_text_names_the_mode():
     assert "shape only" in str(make_result())
     assert "expected count 250" in str(make_result(expected_count=250.0))

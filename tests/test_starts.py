@@ -75,7 +75,7 @@ class TestScores:
     """How significant the excess at a candidate is, signed, in standard deviations."""
 
     def score(self, pool, toys, candidates, *widths):
-        return _starts.scores(pool, toys, candidates, np.array(widths))
+        return np.array([of_toy.values for of_toy in _starts.scores(pool, toys, candidates, np.array(widths))])
 
     @pytest.fixture
     def candidates(self, pool):
@@ -88,9 +88,25 @@ class TestScores:
         for toy, of_toy in zip(toys, got, strict=True):
             for width, score in zip((2.0, 0.4, 0.05), of_toy, strict=True):
                 k = np.exp(-cdist(X, candidates, "sqeuclidean") / (2 * width**2))
-                want = (toy.data - toy.reference) @ k / np.sqrt((toy.reference + toy.unit * toy.data) @ k**2)
+                variance = toy.reference + toy.unit * toy.data
+                want = (toy.data - toy.reference) @ k / np.sqrt(variance @ k**2 + _starts.PSEUDO)
                 # kernels may be cut where they are below the resolution of float32
                 assert_allclose(score, want, rtol=1e-6, atol=1e-6)
+
+    @pytest.mark.parametrize(("n_reference", "n_data"), [(300, 60), (60, 300)])
+    def test_come_with_the_rows_of_the_smaller_sample_in_reach(self, rng, n_reference, n_data):
+        pool = Pool([rng.normal(size=(n_reference, 2)), rng.normal(size=(n_data, 2))])
+        candidates, widths = pool.rows(pool.order[::40]), np.array([3.0, 0.3])
+        distances = cdist(np.concatenate(pool.blocks), candidates, "sqeuclidean")
+        want = [np.exp(-distances / (2 * width**2)).sum(axis=0) * 60 / 360 for width in widths]
+        for of_toy in _starts.scores(pool, [draw_toy(pool, rng, n_data) for _ in range(2)], candidates, widths):
+            assert_allclose(of_toy.rows, want, rtol=1e-6, atol=1e-6)
+
+    def test_largest_are_those_of_each_class(self):
+        values = np.array([[1.0, -4.0, 2.0, 0.5, -3.0, 1.5]])
+        rows = np.array([[0.1, 0.49, 0.5, 4.9, 7.0, 1e6]])
+        assert_array_equal(_starts.Scores(values, rows).largest(), [[16.0, 4.0, 9.0, 2.25]])
+        assert_array_equal(_starts.Scores(values, np.full((1, 6), 9.0)).largest(), [[0.0, 0.0, 16.0, 0.0]])
 
     @pytest.mark.parametrize(("n_reference", "n_data"), [(300, 60), (60, 300)])
     def test_have_the_variance_of_poisson_counts_under_the_null(self, rng, n_reference, n_data):
@@ -103,6 +119,9 @@ class TestScores:
         score = self.score(pool, toys, np.array([[0.5]]), 0.3)[:, 0, 0]
         kernel = np.exp(-0.5 * (np.concatenate(pool.blocks)[:, 0] - 0.5) ** 2 / 0.3**2)
         want = np.sqrt(1 - kernel.mean() ** 2 / np.mean(kernel**2))
+        unit = n_data / n_reference
+        variance = np.sum(kernel**2) * unit / (1 + unit) * (1 + unit)
+        want *= np.sqrt(variance / (variance + _starts.PSEUDO * max(1, unit) ** 2))
         assert_allclose([score.mean(), score.std()], [0, want], atol=0.1)
         assert _starts.score_weights(toys)[1].shape == (n_reference + n_data, 1)  # the same for all: blind to labels
 
