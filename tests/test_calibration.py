@@ -13,7 +13,8 @@ from sklearn.base import clone
 import sparker._backends
 from sparker import SparKerTest, two_sample_test
 from sparker._aggregation import aggregate
-from sparker._calibration import BATCH, MAX_FAILED, ToyFailure, generator, simulate
+from sparker._calibration import BATCH, generator, simulate
+from sparker._null import MAX_FAILED, ToyFailure
 from sparker._pool import Pool
 from sparker._toys import CallableToys, PermutationToys
 
