@@ -32,7 +32,8 @@ class Tail:
 
     - "gamma": fitted by maximum likelihood to all values above 0, which leaves an atom at 0 out;
     - "chi2": the same with the scale held at that of a chi-squared distribution, 2 in units of t, so that the degrees
-      of freedom are all there is to fit (with a scale of its own it would be the gamma distribution);
+      of freedom are all there is to fit. The aggregate has no such unit: there the scale is fitted too, which makes it
+      the gamma distribution;
     - "pareto": generalised Pareto for the excess over u, by probability-weighted moments (Hosking and Wallis,
       Technometrics 29 (1987) 339), with the shape held in [-0.1, 0.1]. Where it is negative the hazard is held from 5
       scales above u on: a distribution that ends would give p = 0.
@@ -130,8 +131,8 @@ def extrapolate(null: Array, observed: Array, rule: str, model: str, rng: np.ran
 
     Each scale's log p is counted up to the 80 % quantile and comes from its tail above, by one map for all n_toys + 1
     rows, fitted to the toys; a scale whose fit is refused stays counted. The rule joins them to an aggregate that is
-    no longer bounded by ranks, and to which another tail is fitted. The band comes from resampled toys, for which all
-    of this is done anew.
+    no longer bounded by ranks, and to which another tail is fitted. A lone scale needs no second fit: its p is that of
+    the aggregate. The band comes from resampled toys, for which all of this is done anew.
 
     Parameters
     ----------
@@ -148,8 +149,8 @@ def extrapolate(null: Array, observed: Array, rule: str, model: str, rng: np.ran
     fine = goodness(scales, null.T, rng)
     used = fine >= MIN_GOODNESS
     log_p, toys = _evaluate(null, observed, rule, model, used)
-    of_aggregate = goodness(fit(toys[None], model), toys[None], rng)
-    fine = np.append(fine, of_aggregate)
+    alone = null.shape[1] == 1
+    fine = np.append(fine, fine if alone else goodness(fit(toys[None], _unitless(model)), toys[None], rng))
     n = len(null)
     resampled = [_evaluate(null[rng.integers(n, size=n)], observed, rule, model, used)[0] for _ in range(N_RESAMPLED)]
     tails = 0.5 * (1 - LEVEL)
@@ -177,8 +178,15 @@ def _evaluate(null: Array, observed: Array, rule: str, model: str, used: Array) 
     extended = fit(null.T, model).extend(log_p.T, rows.T).T
     log_p = np.where(used, extended, log_p)
     aggregates = RULES[rule][1](log_p)
-    last = fit(aggregates[1:], model).extend(counted_log_p(aggregates[:, None])[:1, 0], aggregates[:1])
+    if null.shape[1] == 1:
+        return np.append(log_p[0], log_p[0]), aggregates[1:]
+    last = fit(aggregates[1:], _unitless(model)).extend(counted_log_p(aggregates[:, None])[:1, 0], aggregates[:1])
     return np.append(log_p[0], last), aggregates[1:]
+
+
+def _unitless(model: str) -> str:
+    """Model of an aggregate, whose scale means nothing."""
+    return "gamma" if model == "chi2" else model
 
 
 def _fit_gamma(values: Array) -> tuple[Array, Array]:
