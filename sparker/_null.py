@@ -135,7 +135,7 @@ class NullDistribution:
             If the file holds no null distribution, or one of another schema.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 header = json.loads(str(file["header"]))
                 arrays = {name: file[name] for name in ARRAYS}
         except OSError:

@@ -14,6 +14,7 @@ Array = npt.NDArray[Any]
 MODELS = ("gamma", "chi2", "pareto")
 
 MIN_TOYS = 100  # the upper fifth of fewer is less than 20 toys: nothing to fit
+MIN_ABOVE = 10  # toys above a threshold, where many tie
 MAX_SHAPE = 0.1  # of the generalised Pareto distribution: 0 is an exponential tail
 HELD = 5.0  # scales above the threshold; a tail with an end would give p = 0 beyond it
 MIN_GOODNESS = 0.01
@@ -41,7 +42,7 @@ class Tail:
     Attributes
     ----------
     model : str
-    threshold, log_share, shape, scale : ndarray of shape (...)
+    threshold, log_share, shape, scale : ndarray of shape (m,)
         u, log p(u), and the parameters; not finite where nothing can be fitted.
     """
 
@@ -52,20 +53,25 @@ class Tail:
     scale: Array
 
     def log_p(self, x: Array) -> Array:
-        """Log p at x of shape (..., n), at or above the threshold."""
-        u, shape, scale = (part[..., None] for part in (self.threshold, self.shape, self.scale))
+        """Log p at x of shape (m,), one at or above each threshold."""
+        u, shape, scale = self.threshold, self.shape, self.scale
         if self.model == "pareto":
             log_survival = _pareto_log_survival(np.maximum(x - u, 0) / scale, shape)
         else:
             log_survival = _gamma_log_survival(x / scale, shape) - _gamma_log_survival(u / scale, shape)
-        return self.log_share[..., None] + log_survival
+        return self.log_share + log_survival
+
+    def above(self, x: Array) -> Array:
+        """Where x of shape (m, n) is above the threshold, and no tie with it."""
+        return reached(x) > self.threshold[:, None]
 
     def extend(self, log_p: Array, x: Array) -> Array:
-        """`log_p`, from the tail where x of shape (..., n) is above the threshold and there is one."""
-        above = reached(x) > self.threshold[..., None]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            tail = self.log_p(x)
-        return np.where(above & np.isfinite(tail), tail, log_p)
+        """`log_p`, from the tail where x is above the threshold and there is one; all of shape (m, n)."""
+        log_p, above = log_p.copy(), self.above(x)
+        with np.errstate(all="ignore"):
+            tail = self.at(np.nonzero(above)[0]).log_p(x[above])
+        log_p[above] = np.where(np.isfinite(tail), tail, log_p[above])
+        return log_p
 
     def at(self, rows: Array) -> "Tail":
         """The tails of some of the samples."""
@@ -74,15 +80,15 @@ class Tail:
 
 
 def fit(values: Array, model: str) -> Tail:
-    """Tails of samples of shape (..., n)."""
-    u = np.quantile(values, 1 - TAIL, axis=-1, method="higher")
-    above = reached(values) > u[..., None]  # what ties with u has no tail
+    """Tails of the rows of `values` of shape (m, n)."""
+    u = np.quantile(values, 1 - TAIL, axis=1, method="higher")
+    above = reached(values) > u[:, None]
     with np.errstate(all="ignore"):
         if model == "pareto":
             shape, scale = _fit_pareto(values, above, u)
         else:
             shape, scale = _fit_gamma(values) if model == "gamma" else _fit_chi2(values)
-    return Tail(model, u, np.log((1 + above.sum(axis=-1)) / (1 + values.shape[-1])), shape, scale)
+    return Tail(model, u, np.log((1 + above.sum(axis=1)) / (1 + values.shape[1])), shape, scale)
 
 
 def goodness(tail: Tail, values: Array, rng: np.random.Generator) -> Array:
@@ -96,7 +102,7 @@ def goodness(tail: Tail, values: Array, rng: np.random.Generator) -> Array:
     for k, sample in enumerate(values):
         one = tail.at(np.array([k]))
         distance = _distance(one, sample[None])[0]
-        if not np.isfinite(distance) or np.sum(reached(sample) > tail.threshold[k]) < TAIL * MIN_TOYS / 2:
+        if not np.isfinite(distance) or one.above(sample[None]).sum() < MIN_ABOVE:
             continue
         n_reached = 0
         for start in range(0, N_CHECKS, size):
@@ -180,7 +186,8 @@ def _evaluate(null: Array, observed: Array, rule: str, model: str, used: Array) 
     aggregates = RULES[rule][1](log_p)
     if null.shape[1] == 1:
         return np.append(log_p[0], log_p[0]), aggregates[1:]
-    last = fit(aggregates[1:], _unitless(model)).extend(counted_log_p(aggregates[:, None])[:1, 0], aggregates[:1])
+    counted = counted_log_p(aggregates[:, None])[:1]
+    last = fit(aggregates[None, 1:], _unitless(model)).extend(counted, aggregates[:1, None])
     return np.append(log_p[0], last), aggregates[1:]
 
 
@@ -212,17 +219,17 @@ def _fit_chi2(values: Array) -> tuple[Array, Array]:
 
 def _positive_means(values: Array) -> tuple[Array, Array]:
     positive = values > 0
-    n = positive.sum(axis=-1)
+    n = positive.sum(axis=1)
     logs = np.log(np.where(positive, values, 1.0))
-    return np.where(positive, values, 0.0).sum(axis=-1) / n, logs.sum(axis=-1) / n
+    return np.where(positive, values, 0.0).sum(axis=1) / n, logs.sum(axis=1) / n
 
 
 def _fit_pareto(values: Array, above: Array, u: Array) -> tuple[Array, Array]:
-    m = above.sum(axis=-1)
-    excess = np.where(above, values - u[..., None], 0.0)
-    excess = -np.sort(-excess, axis=-1)[..., : max(1, int(m.max()))]  # largest first
-    mean = excess.sum(axis=-1) / m
-    weighted = (excess * np.arange(excess.shape[-1])).sum(axis=-1) / (m * (m - 1.0))
+    m = above.sum(axis=1)
+    excess = np.where(above, values - u[:, None], 0.0)
+    excess = -np.sort(-excess, axis=1)[:, : max(1, int(m.max()))]  # largest first
+    mean = excess.sum(axis=1) / m
+    weighted = excess @ np.arange(excess.shape[1]) / (m * (m - 1.0))
     shape = np.clip(2 - mean / (mean - 2 * weighted), -MAX_SHAPE, MAX_SHAPE)
     return shape, mean * (1 - shape)
 
@@ -247,11 +254,12 @@ def _pareto_log_survival(y: Array, shape: Array) -> Array:
 def _distance(tail: Tail, values: Array) -> Array:
     """Anderson-Darling distance of the values above each threshold from the tail; values (m, n), shape (m,)."""
     out = np.full(len(values), np.nan)
-    above = reached(values) > tail.threshold[:, None]
+    above = tail.above(values)
+    sample = np.nonzero(above)[0]
     with np.errstate(all="ignore"):
-        log_survival = np.minimum(tail.log_p(values) - tail.log_share[:, None], 0.0)
-    for k, (inside, logs) in enumerate(zip(above, log_survival, strict=True)):
-        log_s = np.sort(logs[inside])  # smallest survival, largest value first
+        log_survival = np.minimum(tail.at(sample).log_p(values[above]) - tail.log_share[sample], 0.0)
+    for k, logs in enumerate(np.split(log_survival, np.cumsum(above.sum(axis=1))[:-1])):
+        log_s = np.sort(logs)  # smallest survival, largest value first
         m = len(log_s)
         if m == 0 or not np.all(np.isfinite(log_s)):
             continue
