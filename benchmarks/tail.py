@@ -1,10 +1,11 @@
 """Whether the 95 % band of a fitted tail covers the Z that is counted on two hundred times as many toys.
 
 Run: python benchmarks/tail.py [--toys 100000] [--set-size 500] [--reference 300] [--data 100] [--jobs 1]. The toys are
-cut into disjoint sets; each set extrapolates to p = 1e-3 and 1e-4, and the count over all toys is the truth. Two nulls:
-chi-squared with 10 degrees of freedom, and that of a small search (permutation toys of one exponential pair, at several
-widths), whose toys are kept in benchmarks/runs/ and resumed from there. Of the search both the aggregate and each entry
-alone are studied. Writes benchmarks/tables/tail.csv; cells that stand in it are not run again.
+cut into disjoint sets; each set extrapolates to p = 1e-3 and 1e-4. Two nulls: chi-squared with 10 degrees of freedom,
+where a hundred times as many other draws are counted, and that of a small search (permutation toys of one exponential
+pair, at several widths), whose toys are kept in benchmarks/runs/ and resumed from there; there the count is over all
+toys. Of the search both the aggregate and each entry alone are studied. The counted Z has an error of its own, the same
+for all sets: ``count_error``. Writes benchmarks/tables/tail.csv; cells that stand in it are not run again.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from sparker._tail import MODELS, extrapolate
 
 RUNS = Path(__file__).parent / "runs"
 RULE = "power-mean"
-NEIGHBOURS = {1e-3: 10, 1e-4: 5}  # rows on either side of the quantile that serve as observed ones
+NEIGHBOURS = 5  # rows on either side of the quantile that serve as observed ones
 WIDEST = {1e-3: 0.5, 1e-4: 0.9}
 
 
@@ -47,10 +48,21 @@ def observed_rows(null: np.ndarray, p: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows near the quantile of the aggregate of counted p, and their counted Z among all rows."""
     aggregate = RULES[RULE][1](counted_log_p(null))
     rank = round(p * len(null))
-    ranks = np.arange(rank - NEIGHBOURS[p], rank + NEIGHBOURS[p] + 1)
-    rows = np.argsort(-aggregate)[ranks - 1]
-    reach = np.array([np.sum(aggregate >= aggregate[row] * (1 - 1e-9)) for row in rows])
-    return rows, stats.norm.isf(reach / len(null))
+    ranks = np.arange(rank - NEIGHBOURS, rank + NEIGHBOURS + 1)
+    return np.argsort(-aggregate)[ranks - 1], stats.norm.isf(ranks / len(null))
+
+
+def observed_for(of: str, null: np.ndarray, n_sets: int, p: float) -> tuple[np.ndarray, np.ndarray]:
+    """One observed row for each set, and its Z by counting."""
+    if of == "entry":
+        quantile = np.sort(null, axis=0)[-round(p * len(null))]
+        return np.tile(quantile, (n_sets, 1)), np.full(n_sets * null.shape[1], stats.norm.isf(p))
+    rows, z = observed_rows(null, p)
+    at = []
+    for i in range(n_sets):  # a set must not hold the row that it is asked about
+        own = rows * n_sets // len(null) == i
+        at.append(next(j for j in np.roll(np.arange(len(rows)), -i) if not own[j]))
+    return null[rows[at]], z[at]
 
 
 def one_set(toys: np.ndarray, observed: np.ndarray, model: str, seed: int) -> np.ndarray:
@@ -75,6 +87,9 @@ def add_row(table: Table, cell: dict, found: np.ndarray, truth: np.ndarray) -> N
             "band_of_0.95": "{:.3f}-{:.3f}".format(*binomial_band(0.95, n)) if n else "",
             "median_half_width": round(float(np.median(half[made])), 3) if n else "",
             "share_within_width": round(float(np.mean(half[made] <= WIDEST[cell["p"]])), 3) if n else "",
+            "count_error": round(
+                float(np.sqrt(cell["p"] / cell["counted"]) / stats.norm.pdf(stats.norm.isf(cell["p"]))), 3
+            ),
             "mean_error": round(float(np.mean((z - truth)[made])), 3) if n else "",
         }
     )
@@ -90,37 +105,30 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=TABLES / "tail.csv")
     args = parser.parse_args()
     table = Table(args.output, ["null", "of", "model", "p"])
-    nulls = {
-        "chi2": np.random.default_rng(1).chisquare(10, size=(args.toys, 1)),
-        "search": search_null(args),
-    }
-    for name, null in nulls.items():
-        sets = np.split(null[: len(null) // args.set_size * args.set_size], len(null) // args.set_size)
+    chi2 = np.random.default_rng(1).chisquare(10, size=(args.toys, 1))
+    many = np.random.default_rng(2).chisquare(10, size=(100 * args.toys, 1))
+    search = search_null(args)
+    for name, of, null, counted in (
+        ("chi2", "entry", chi2, many),
+        ("search", "aggregate", search, search),
+        ("search", "entry", search, search),
+    ):
+        n_sets = len(null) // args.set_size
+        sets = np.split(null[: n_sets * args.set_size], n_sets)
         for model in MODELS:
-            for p in (1e-3, 1e-4):
-                for of in ("aggregate", "entry"):
-                    cell = {"null": name, "of": of, "model": model, "p": p}
-                    if table.has(**cell) or (name == "chi2" and of == "entry"):
-                        continue
-                    n_entries = null.shape[1]
-                    if of == "aggregate":
-                        rows, truth = observed_rows(null, p)
-                        # a set must not hold the row that it is asked about
-                        at = [next(j for j in np.roll(np.arange(len(rows)), -i) if rows[j] // args.set_size != i)
-                              for i in range(len(sets))]  # fmt: skip
-                        observed, truth = null[rows[at]], truth[at]
-                    else:
-                        quantile = np.sort(null, axis=0)[-round(p * len(null))]
-                        observed = np.tile(quantile, (len(sets), 1))
-                        truth = np.full(len(sets) * n_entries, stats.norm.isf(p))
-                    found = np.array(
-                        Parallel(args.jobs)(
-                            delayed(one_set)(toys, row, model, i)
-                            for i, (toys, row) in enumerate(zip(sets, observed, strict=True))
-                        )
+            for p in WIDEST:
+                cell = {"null": name, "of": of, "model": model, "p": p}
+                if table.has(**cell):
+                    continue
+                observed, truth = observed_for(of, counted, n_sets, p)
+                found = np.array(
+                    Parallel(args.jobs)(
+                        delayed(one_set)(toys, row, model, i)
+                        for i, (toys, row) in enumerate(zip(sets, observed, strict=True))
                     )
-                    chosen = found[:, :, -1] if of == "aggregate" else found[:, :, :-1].transpose(0, 2, 1).reshape(-1, 3)
-                    add_row(table, cell, chosen, truth)
+                )
+                chosen = found[:, :, -1] if of == "aggregate" else found[:, :, :-1].transpose(0, 2, 1).reshape(-1, 3)
+                add_row(table, {**cell, "counted": len(counted)}, chosen, truth)
 
 
 if __name__ == "__main__":

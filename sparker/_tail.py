@@ -237,7 +237,7 @@ def _fit_pareto(values: Array, above: Array, u: Array) -> tuple[Array, Array]:
 def _gamma_log_survival(x: Array, shape: Array) -> Array:
     """Log of the survival function of a gamma distribution of scale 1, also where that is below the smallest float."""
     x = np.maximum(x, 0.0)
-    direct = np.log(gammaincc(shape, x))
+    direct = np.log(np.maximum(gammaincc(shape, x), np.finfo(np.float64).tiny))
     # first convergent of Legendre's continued fraction, good to a part in a thousand where the direct value is lost
     far = shape * np.log(np.maximum(x, 1.0)) - x - np.log(np.maximum(x + 1 - shape, 1.0)) - gammaln(shape)
     return np.where(direct > -600, direct, far)

@@ -384,18 +384,19 @@ class TestResume:
 
     def test_a_killed_process_goes_on_with_the_same_numbers(self, tmp_path, rng):
         script = """
-import sys, time
+import sys
 import numpy as np
-from sparker import SparKerTest
+from sparker.peers import MMDTest
 rng = np.random.default_rng(0)
-def draw(rng):
-    time.sleep(0.002)
-    return rng.normal(size=(60, 2)), rng.normal(size=(20, 2))
-params = dict(n_kernels=2, n_widths=2, n_candidates=8, max_iter=2, n_toys=300, random_state=0, calibration=draw)
-SparKerTest(**params).fit(rng.normal(size=(60, 2)), rng.normal(size=(20, 2))).calibrate(sys.argv[1])
+pair = rng.normal(size=(700, 1)), rng.normal(size=(300, 1))
+
+def calibrate(path):
+    return MMDTest(n_toys=2000, random_state=0).fit(*pair).calibrate(path)
+
+if __name__ == "__main__":
+    calibrate(sys.argv[1])
 """
-        killed, whole = tmp_path / "killed.npz", tmp_path / "whole.npz"
-        n_toys = [0]
+        killed, n_toys = tmp_path / "killed.npz", [0]
         for _ in range(3):
             process = subprocess.Popen([sys.executable, "-c", script, killed])
             deadline = time.monotonic() + 120
@@ -407,10 +408,12 @@ SparKerTest(**params).fit(rng.normal(size=(60, 2)), rng.normal(size=(20, 2))).ca
             os.kill(process.pid, signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
             n_toys.append(len(NullDistribution.load(killed)))
-        assert 0 < n_toys[1] < n_toys[2] < n_toys[3] < 300
-        for path in (killed, whole):
-            subprocess.run([sys.executable, "-c", script, path], check=True)
-        assert_same(NullDistribution.load(killed), NullDistribution.load(whole))
+        assert 0 < n_toys[1] < n_toys[2] < n_toys[3] < 2000
+        names = {"__name__": "child"}
+        exec(script, names)
+        got, want = (names["calibrate"](path) for path in (killed, tmp_path / "whole.npz"))
+        assert_same(got, want)
+        assert_same(NullDistribution.load(killed), want)
 
 
 class TestFailures:
