@@ -117,16 +117,13 @@ def simulate(
         _ = toys.pool.order, toys.pool.scrambled, toys.pool.origin  # computed here, once, not in each worker
     # joblib takes tasks as it goes: after the end there are no more
     tasks = (delayed(_evaluate_batch)(statistic, toys, plan, seed, batch) for batch in batches if end is None)
-    written, cost = time.monotonic(), 0.0
+    checkpoint = _Checkpoint(path)
     for part in _progress(Parallel(n_jobs=n_jobs, return_as="generator")(tasks), batches, verbose):
         if end is None:
             rows += part
             end = _stopping_index(rows, len(rows) - len(part), stopping)
             rows = rows[:end]
-        now = time.monotonic()
-        if path is not None and now - written > cost / WRITING:
-            collect().save(path)
-            written, cost = time.monotonic(), time.monotonic() - now
+        checkpoint.offer(collect)
     rows = rows[:end]
     null = collect()
     if path is not None and batches:  # a file that holds more toys than this run needs keeps them
@@ -134,6 +131,22 @@ def simulate(
     null.check_failures()
     _log(null)
     return null
+
+
+class _Checkpoint:
+    """Writes what is finished, now and then: the next time when the last has become a small share of the time."""
+
+    def __init__(self, path: Any) -> None:
+        self.path = path
+        self.next = time.monotonic()
+
+    def offer(self, collect: Callable[[], NullDistribution]) -> None:
+        """Write the toys, or leave it for later."""
+        start = time.monotonic()
+        if self.path is not None and start >= self.next:
+            collect().save(self.path)
+            end = time.monotonic()
+            self.next = end + (end - start) / WRITING
 
 
 def _batches(first: int, last: int) -> Iterator[range]:
