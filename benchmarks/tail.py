@@ -66,9 +66,9 @@ def observed_for(of: str, null: np.ndarray, n_sets: int, p: float) -> tuple[np.n
 
 
 def one_set(toys: np.ndarray, observed: np.ndarray, model: str, seed: int) -> np.ndarray:
-    """Z, low and high of each entry and of the aggregate; NaN where the fit was refused."""
+    """Z, low and high at each row's entries and aggregate; NaN where the fit was refused."""
     found = extrapolate(toys, observed, RULE, model, np.random.default_rng(seed))
-    return np.stack([found.z, found.low, found.high])
+    return np.stack([found.z, found.low, found.high], axis=-1)
 
 
 def add_row(table: Table, cell: dict, found: np.ndarray, truth: np.ndarray) -> None:
@@ -108,27 +108,25 @@ def main() -> None:
     chi2 = np.random.default_rng(1).chisquare(10, size=(args.toys, 1))
     many = np.random.default_rng(2).chisquare(10, size=(100 * args.toys, 1))
     search = search_null(args)
-    for name, of, null, counted in (
-        ("chi2", "entry", chi2, many),
-        ("search", "aggregate", search, search),
-        ("search", "entry", search, search),
-    ):
+    for name, null, counted in (("chi2", chi2, many), ("search", search, search)):
+        kinds = ("entry",) if name == "chi2" else ("aggregate", "entry")
+        cases = [(of, p) for of in kinds for p in WIDEST]
         n_sets = len(null) // args.set_size
         sets = np.split(null[: n_sets * args.set_size], n_sets)
+        asked, truths = zip(*(observed_for(of, counted, n_sets, p) for of, p in cases), strict=True)
         for model in MODELS:
-            for p in WIDEST:
-                cell = {"null": name, "of": of, "model": model, "p": p}
-                if table.has(**cell):
-                    continue
-                observed, truth = observed_for(of, counted, n_sets, p)
-                found = np.array(
-                    Parallel(args.jobs)(
-                        delayed(one_set)(toys, row, model, i)
-                        for i, (toys, row) in enumerate(zip(sets, observed, strict=True))
-                    )
+            cells = [{"null": name, "of": of, "model": model, "p": p} for of, p in cases]
+            if all(table.has(**cell) for cell in cells):
+                continue
+            found = np.array(
+                Parallel(args.jobs)(
+                    delayed(one_set)(toys, rows, model, i)
+                    for i, (toys, rows) in enumerate(zip(sets, np.stack(asked, axis=1), strict=True))
                 )
-                chosen = found[:, :, -1] if of == "aggregate" else found[:, :, :-1].transpose(0, 2, 1).reshape(-1, 3)
-                add_row(table, {**cell, "counted": len(counted)}, chosen, truth)
+            )
+            for k, (cell, truth) in enumerate(zip(cells, truths, strict=True)):
+                of_case = found[:, k, -1:] if cell["of"] == "aggregate" else found[:, k, :-1]
+                add_row(table, {**cell, "counted": len(counted)}, of_case.reshape(-1, 3), truth)
 
 
 if __name__ == "__main__":

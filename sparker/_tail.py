@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaincc, gammaln, ndtri_exp, polygamma, psi
 
-from sparker._aggregation import RULES, TAIL, counted_log_p, reached
+from sparker._aggregation import RULES, TAIL, reached
 
 Array = npt.NDArray[Any]
 
@@ -42,8 +42,8 @@ class Tail:
     Attributes
     ----------
     model : str
-    threshold, log_share, shape, scale : ndarray of shape (m,)
-        u, log p(u), and the parameters; not finite where nothing can be fitted.
+    threshold, log_share, shape, scale, at_threshold : ndarray of shape (m,)
+        u, log p(u), the parameters, and log S(u); not finite where nothing can be fitted.
     """
 
     model: str
@@ -51,15 +51,15 @@ class Tail:
     log_share: Array
     shape: Array
     scale: Array
+    at_threshold: Array
 
     def log_p(self, x: Array) -> Array:
         """Log p at x of shape (m,), one at or above each threshold."""
-        u, shape, scale = self.threshold, self.shape, self.scale
         if self.model == "pareto":
-            log_survival = _pareto_log_survival(np.maximum(x - u, 0) / scale, shape)
+            log_survival = _pareto_log_survival(np.maximum(x - self.threshold, 0) / self.scale, self.shape)
         else:
-            log_survival = _gamma_log_survival(x / scale, shape) - _gamma_log_survival(u / scale, shape)
-        return self.log_share + log_survival
+            log_survival = _gamma_log_survival(x / self.scale, self.shape)
+        return self.log_share + (log_survival - self.at_threshold)
 
     def above(self, x: Array) -> Array:
         """Where x of shape (m, n) is above the threshold, and no tie with it."""
@@ -75,8 +75,8 @@ class Tail:
 
     def at(self, rows: Array) -> "Tail":
         """The tails of some of the samples."""
-        fields = (part[rows] for part in (self.threshold, self.log_share, self.shape, self.scale))
-        return Tail(self.model, *fields)
+        fields = (self.threshold, self.log_share, self.shape, self.scale, self.at_threshold)
+        return Tail(self.model, *(part[rows] for part in fields))
 
 
 def fit(values: Array, model: str) -> Tail:
@@ -86,9 +86,11 @@ def fit(values: Array, model: str) -> Tail:
     with np.errstate(all="ignore"):
         if model == "pareto":
             shape, scale = _fit_pareto(values, above, u)
+            at_threshold = np.zeros(len(u))
         else:
             shape, scale = _fit_gamma(values) if model == "gamma" else _fit_chi2(values)
-    return Tail(model, u, np.log((1 + above.sum(axis=1)) / (1 + values.shape[1])), shape, scale)
+            at_threshold = _gamma_log_survival(u / scale, shape)
+    return Tail(model, u, np.log((1 + above.sum(axis=1)) / (1 + values.shape[1])), shape, scale, at_threshold)
 
 
 def goodness(tail: Tail, values: Array, rng: np.random.Generator) -> Array:
@@ -114,12 +116,13 @@ def goodness(tail: Tail, values: Array, rng: np.random.Generator) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Extrapolation:
-    """p of the observed row beyond the toys: at each scale, then of the aggregate.
+    """p of observed rows beyond the toys: at each scale, then of the aggregate.
 
     Attributes
     ----------
-    log_p, z, low, high, goodness : ndarray of shape (n_scales + 1,)
-        NaN where the fit was refused, but for ``goodness``; ``low`` and ``high`` are the 95 % band of Z.
+    log_p, z, low, high : ndarray of shape (..., n_scales + 1)
+        NaN where the fit was refused; ``low`` and ``high`` are the 95 % band of Z.
+    goodness : ndarray of shape (n_scales + 1,)
     note : str
         Why the aggregate has no tail; empty where it has one.
     """
@@ -133,37 +136,39 @@ class Extrapolation:
 
 
 def extrapolate(null: Array, observed: Array, rule: str, model: str, rng: np.random.Generator) -> Extrapolation:
-    """Find p of the observed row from tails fitted to the toys.
+    """Find p of observed rows from tails fitted to the toys.
 
-    Each scale's log p is counted up to the 80 % quantile and comes from its tail above, by one map for all n_toys + 1
-    rows, fitted to the toys; a scale whose fit is refused stays counted. The rule joins them to an aggregate that is
-    no longer bounded by ranks, and to which another tail is fitted. A lone scale needs no second fit: its p is that of
-    the aggregate. The band comes from resampled toys, for which all of this is done anew.
+    Each scale's log p is counted up to the 80 % quantile and comes from its tail above, by one map for toys and
+    observed row, made from the toys; a scale whose fit is refused stays counted. The rule joins them to an aggregate
+    that is no longer bounded by ranks, and to which another tail is fitted. A lone scale needs no second fit: its p is
+    that of the aggregate. The band comes from resampled toys, for which all of this is done anew.
 
     Parameters
     ----------
     null : ndarray of shape (n_toys, n_scales)
-    observed : ndarray of shape (n_scales,)
+    observed : ndarray of shape (..., n_scales)
     rule : key of `sparker._aggregation.RULES`
     model : element of `MODELS`
     rng : Generator
     """
-    nothing = np.full(len(observed) + 1, np.nan)
+    n, n_scales = null.shape
+    shape = (*observed.shape[:-1], n_scales + 1)
     if reason := _reason_against(null, model):
-        return Extrapolation(nothing, nothing, nothing, nothing, np.zeros(len(nothing)), reason)
-    scales = fit(null.T, model)
-    fine = goodness(scales, null.T, rng)
+        nothing = np.full(shape, np.nan)
+        return Extrapolation(nothing, nothing, nothing, nothing, np.zeros(n_scales + 1), reason)
+    rows = observed.reshape(-1, n_scales)
+    fine = goodness(fit(null.T, model), null.T, rng)
     used = fine >= MIN_GOODNESS
-    log_p, toys = _evaluate(null, observed, rule, model, used)
-    alone = null.shape[1] == 1
-    fine = np.append(fine, fine if alone else goodness(fit(toys[None], _unitless(model)), toys[None], rng))
-    n = len(null)
-    resampled = [_evaluate(null[rng.integers(n, size=n)], observed, rule, model, used)[0] for _ in range(N_RESAMPLED)]
+    log_p, toys = _evaluate(null, rows, rule, model, used)
+    fine = np.append(fine, fine if n_scales == 1 else goodness(fit(toys[None], _unitless(model)), toys[None], rng))
+    resampled = [_evaluate(null[rng.integers(n, size=n)], rows, rule, model, used)[0] for _ in range(N_RESAMPLED)]
     tails = 0.5 * (1 - LEVEL)
-    low, high = np.quantile(-ndtri_exp(np.array(resampled)), [tails, 1 - tails], axis=0)
+    low, high = -ndtri_exp(
+        np.quantile(resampled, [1 - tails, tails], axis=0)
+    )  # of log p, which is 0, not inf, at p = 1
     supported = np.where(fine >= MIN_GOODNESS, 0.0, np.nan)
     note = "" if fine[-1] >= MIN_GOODNESS else f"goodness of fit p = {fine[-1]:.2g} < {MIN_GOODNESS:g}"
-    log_p, z, low, high = (part + supported for part in (log_p, -ndtri_exp(log_p), low, high))
+    log_p, z, low, high = ((part + supported).reshape(shape) for part in (log_p, -ndtri_exp(log_p), low, high))
     return Extrapolation(log_p, z, low, high, fine, note)
 
 
@@ -177,18 +182,26 @@ def _reason_against(null: Array, model: str) -> str:
     return ""
 
 
-def _evaluate(null: Array, observed: Array, rule: str, model: str, used: Array) -> tuple[Array, Array]:
-    """Log p of the observed row at each scale and of the aggregate, and the aggregates of the toys."""
-    rows = np.concatenate([observed[None], null])
-    log_p = counted_log_p(rows)
-    extended = fit(null.T, model).extend(log_p.T, rows.T).T
-    log_p = np.where(used, extended, log_p)
-    aggregates = RULES[rule][1](log_p)
-    if null.shape[1] == 1:
-        return np.append(log_p[0], log_p[0]), aggregates[1:]
-    counted = counted_log_p(aggregates[:, None])[:1]
-    last = fit(aggregates[None, 1:], _unitless(model)).extend(counted, aggregates[:1, None])
-    return np.append(log_p[0], last), aggregates[1:]
+def _evaluate(null: Array, rows: Array, rule: str, model: str, used: Array) -> tuple[Array, Array]:
+    """Log p of each row at each scale and of the aggregate, shape (m, n_scales + 1), and the aggregates of the toys."""
+    scales = fit(null.T, model)
+    at_rows, at_toys = (
+        np.where(used, scales.extend(counted.T, x.T).T, counted)
+        for x, counted in ((x, _counted_log_p(null, x)) for x in (rows, null))
+    )
+    aggregates, toys = RULES[rule][1](at_rows)[:, None], RULES[rule][1](at_toys)
+    if len(used) == 1:
+        return np.repeat(at_rows, 2, axis=1), toys
+    counted = _counted_log_p(toys[:, None], aggregates)
+    last = fit(toys[None], _unitless(model)).extend(counted.T, aggregates.T).T
+    return np.concatenate([at_rows, last], axis=1), toys
+
+
+def _counted_log_p(null: Array, x: Array) -> Array:
+    """Log of (1 + number of toys that reach x) / (1 + n_toys), at each scale; x of shape (m, n_scales)."""
+    n, ordered, thresholds = len(null), np.sort(null, axis=0), reached(x)
+    below = [np.searchsorted(ordered[:, k], thresholds[:, k], side="left") for k in range(null.shape[1])]
+    return np.log((1 + n - np.stack(below, axis=1)) / (1 + n))
 
 
 def _unitless(model: str) -> str:

@@ -86,7 +86,9 @@ class TestFit:
         assert np.all(np.diff(log_p) < 0)
 
     def test_gamma_goes_on_where_the_smallest_float_ends(self):
-        tail = Tail("gamma", np.array([1.0]), np.zeros(1), np.array([4.0]), np.array([1.0]))
+        tail = Tail(
+            "gamma", np.array([1.0]), np.zeros(1), np.array([4.0]), np.array([1.0]), stats.gamma.logsf([1.0], 4)
+        )
         x = np.array([590.0, 605.0, 900.0])
         # Gamma(4, x) = e^-x (x^3 + 3 x^2 + 6 x + 6)
         want = [np.log(y**3 + 3 * y**2 + 6 * y + 6) - y for y in (x, np.ones(1))]
@@ -94,7 +96,7 @@ class TestFit:
         assert_allclose(tail.at(np.zeros(3, int)).log_p(x), want[0] - want[1], rtol=1e-5)
 
     def test_hazard_of_a_negative_shape_is_held(self):
-        tail = Tail("pareto", np.zeros(1), np.zeros(1), np.array([-0.1]), np.array([2.0]))
+        tail = Tail("pareto", np.zeros(1), np.zeros(1), np.array([-0.1]), np.array([2.0]), np.zeros(1))
         y = np.array([1.0, HELD, HELD + 1, HELD + 30])
         log_p = tail.at(np.zeros(4, int)).log_p(2 * y)
         assert_allclose(log_p[:2], stats.genpareto.logsf(y[:2], -0.1), rtol=1e-12)
@@ -151,6 +153,23 @@ class TestExtrapolate:
         found = extrapolate(null, observed, "min", model, rng)
         want = counted_log_p(np.concatenate([observed[None], null]))[0]
         assert_allclose(found.log_p[:2], want, rtol=1e-12)
+
+    @ALL_MODELS
+    def test_many_rows_at_once_are_as_each_alone(self, rng, model):
+        null, rows = DRAWS[model](rng, (150, 2)), DRAWS[model](rng, (3, 2)) * 3
+        whole = extrapolate(null, rows, "min-mean", model, np.random.default_rng(2))
+        for k in range(3):
+            one = extrapolate(null, rows[k], "min-mean", model, np.random.default_rng(2))
+            for name in ("log_p", "z", "low", "high"):
+                assert_allclose(getattr(whole, name)[k], getattr(one, name), rtol=1e-12)
+
+    @pytest.mark.parametrize("model", ["gamma", "chi2"])
+    def test_an_atom_at_zero_has_p_one(self, rng, model):
+        null = rng.chisquare(5, (400, 2)) * (rng.random((400, 2)) < 0.6)
+        found = extrapolate(null, np.array([0.0, 25.0]), "min", model, rng)
+        assert (found.log_p[0], found.z[0], found.low[0]) == (0, -np.inf, -np.inf)
+        assert abs(found.z[1] - stats.norm.isf(0.6 * stats.chi2.sf(25, 5))) < 1
+        assert found.low[1] < found.z[1] < found.high[1]
 
     def test_aggregate_is_not_bounded_by_the_number_of_toys(self, rng):
         null = rng.chisquare(5, (400, 3))
