@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sparker import _aggregation, _calibration, _tail, _toys
 from sparker._calibration import Statistic
-from sparker._null import NullDistribution
+from sparker._null import NullDistribution, load_run, run_of
 from sparker._results import (
     TwoSampleResult,
     clopper_pearson,
@@ -190,9 +191,10 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             return self.null_distribution_
         if not hasattr(self, "null_distribution_"):
             self.null_distribution_ = fitted.null_distribution
-        if path is not None:
-            self.null_distribution_.save(path)
-        return self.null_distribution_
+        null = self.null_distribution_
+        if path is not None and not (Path(path).exists() and len(load_run(path, run_of(null))) >= len(null)):
+            null.save(path)
+        return null
 
     def _simulate(self, first: int, n_toys: int, path: Any, stopping: int | None) -> NullDistribution:
         fitted = self._fitted

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
 
-from sparker._null import NullDistribution, plain
+from sparker._null import NullDistribution, load_run, plain
 from sparker._pool import BATCH, Pool, Weights
 from sparker._toys import CallableToys, Observed, PermutationToys, Toys
 from sparker._version import __version__
@@ -108,9 +108,10 @@ def simulate(
 
     def collect() -> NullDistribution:
         numbers = np.arange(first, first + len(rows))
-        return _collect(rows, seed, numbers, toys.name, dict(origin or {}), stopping and stopping[0])
+        return _collect(rows, seed, numbers, toys.name, dict(origin or {}), limit)
 
-    rows = [] if path is None else _resume(path, seed, first, dict(origin or {}), stopping and stopping[0])[:n_toys]
+    limit = None if stopping is None else stopping[0]
+    rows = _resume(path, {**(origin or {}), "seed": seed, "first": first, "stopping": limit})[:n_toys]
     end = _stopping_index(rows, 0, stopping)
     batches = list(_batches(first + len(rows), first + n_toys))
     if toys.pool is not None:
@@ -194,17 +195,11 @@ def _collect(
     )
 
 
-def _resume(path: Any, seed: int, first: int, origin: dict[str, Any], stopping: int | None) -> list[Toy]:
+def _resume(path: Any, needed: Mapping[str, Any]) -> list[Toy]:
     """Toys that an earlier run has written; an error if they are others than this run would simulate."""
-    if not Path(path).exists():
+    if path is None or not Path(path).exists():
         return []
-    null = NullDistribution.load(path)
-    found = {**null.origin, "seed": null.seeds[:1].tolist(), "first": null.numbers[:1].tolist()}
-    if np.ptp(null.seeds) > 0 or np.any(np.diff(null.numbers) != 1):
-        found["first"] = "merged toys"
-    found["stopping"] = null.stopping
-    needed = {**origin, "seed": [seed], "first": [first], "stopping": stopping}
-    replace(null, origin=found).check(needed)
+    null = load_run(path, needed)
     messages = iter(null.failures)
     return [
         (np.empty(0), False, next(messages)) if failed else (values, bool(converged), None)

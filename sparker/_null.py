@@ -261,6 +261,20 @@ class NullDistribution:
             )
 
 
+def run_of(null: NullDistribution) -> dict[str, Any]:
+    """Where toys come from, and which of the toys from there they are, but for their number."""
+    at_once = np.ptp(null.seeds) == 0 and np.all(np.diff(null.numbers) == 1)
+    first = int(null.numbers[0]) if at_once else "merged toys"
+    return {**null.origin, "seed": int(null.seeds[0]), "first": first, "stopping": null.stopping}
+
+
+def load_run(path: Any, needed: Mapping[str, Any]) -> NullDistribution:
+    """Toys in a file, which must be those of a run, be they fewer or more; see `run_of`."""
+    found = NullDistribution.load(path)
+    replace(found, origin=run_of(found)).check(needed)
+    return found
+
+
 def _at_toys(null: NullDistribution) -> list[str | None]:
     """Message of each toy; None where it did not fail."""
     messages = iter(null.failures)
