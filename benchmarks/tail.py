@@ -1,27 +1,35 @@
 """Whether the 95 % band of a fitted tail covers the Z that is counted on two hundred times as many toys.
 
-Run: python benchmarks/tail.py [--toys 100000] [--set-size 500] [--reference 300] [--data 100] [--jobs 1]. The toys are
-cut into disjoint sets; each set extrapolates to p = 1e-3 and 1e-4. Two nulls: chi-squared with 10 degrees of freedom,
-where a hundred times as many other draws are counted, and that of a small search (permutation toys of one exponential
-pair, at several widths), whose toys are kept in benchmarks/runs/ and resumed from there; there the count is over all
-toys. Of the search both the aggregate and each entry alone are studied. The counted Z has an error of its own, the same
-for all sets: ``count_error``. Writes benchmarks/tables/tail.csv; cells that stand in it are not run again.
+Run: python benchmarks/tail.py [--toys 100000] [--set-size 500] [--reference 300] [--data 100] [--jobs 2]. The toys are
+cut into disjoint sets; each set extrapolates to p = 1e-3 and 1e-4. Three nulls: chi-squared with 10 degrees of freedom,
+where a hundred times as many other draws are counted; that of a small search (permutation toys of one exponential pair,
+at several widths), whose toys are kept in benchmarks/runs/ and resumed from there; eight chi-squared scales with a part
+in common. There the count is over all other toys, by the very aggregate of the set. ``entry`` is each scale alone.
+``low_is_below`` is the share of bands whose lower end does not claim too much; ``count_error`` the error of the counted
+Z, the same for all sets. Writes benchmarks/tables/tail.csv; cells that stand in it are not run again.
 """
 
 import argparse
 from pathlib import Path
 
 import numpy as np
-from common import TABLES, Table, binomial_band
+from common import TABLES, Table
 from joblib import Parallel, delayed
 from scipy import stats
 
 from sparker import SparKerTest
-from sparker._aggregation import RULES, counted_log_p
-from sparker._tail import MODELS, extrapolate
+from sparker._tail import MODELS, aggregate_beyond, extrapolate
 
 RUNS = Path(__file__).parent / "runs"
-RULE = "power-mean"
+CASES = [
+    *(("chi2", model, "power-mean") for model in MODELS),
+    ("search", "pareto", "power-mean"),
+    ("search", "pareto", "min-mean"),
+    ("correlated", "pareto", "power-mean"),
+    ("correlated", "pareto", "min-mean"),
+    ("search", "gamma", "power-mean"),
+    ("search", "chi2", "power-mean"),
+]
 NEIGHBOURS = 5  # rows on either side of the quantile that serve as observed ones
 WIDEST = {1e-3: 0.5, 1e-4: 0.9}
 
@@ -44,55 +52,42 @@ def search_null(args: argparse.Namespace) -> np.ndarray:
     return test.calibrate(RUNS / f"tail_{args.reference}_{args.data}.npz").values
 
 
-def observed_rows(null: np.ndarray, p: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows near the quantile of the aggregate of counted p, and their counted Z among all rows."""
-    aggregate = RULES[RULE][1](counted_log_p(null))
-    rank = round(p * len(null))
-    ranks = np.arange(rank - NEIGHBOURS, rank + NEIGHBOURS + 1)
-    return np.argsort(-aggregate)[ranks - 1], stats.norm.isf(ranks / len(null))
+def one_set(null: np.ndarray, start: int, size: int, counted: np.ndarray, model: str, rule: str) -> np.ndarray:
+    """Z, low, high and counted Z at both p, shape (2, n_entries + 1, 4): of each entry, and of the aggregate."""
+    toys, n = null[start : start + size], len(counted)
+    aggregates = aggregate_beyond(toys, counted, rule) if toys.shape[1] > 1 else counted[:, 0]
+    if counted is null:
+        aggregates[start : start + size] = -np.inf  # a set must not hold the row that it is asked about
+    order, ordered = np.argsort(-aggregates), np.sort(counted, axis=0)
+    out = []
+    for k, p in enumerate(WIDEST):
+        rank = round(p * n) + start // size % (2 * NEIGHBOURS + 1) - NEIGHBOURS
+        at_quantile, at_row = ordered[-round(p * n)], counted[order[rank - 1]]
+        rng = np.random.default_rng([start, k])
+        found = extrapolate(toys, np.stack([at_quantile, at_row]), rule, model, rng)
+        z = np.stack([found.z, found.low, found.high, np.full_like(found.z, stats.norm.isf(p))], axis=-1)
+        z[1, :, 3] = stats.norm.isf(rank / (n - size * (counted is null)))
+        out.append(np.concatenate([z[0, :-1], z[1, -1:]]))
+    return np.array(out)
 
 
-def observed_for(of: str, null: np.ndarray, n_sets: int, p: float) -> tuple[np.ndarray, np.ndarray]:
-    """One observed row for each set, and its Z by counting."""
-    if of == "entry":
-        quantile = np.sort(null, axis=0)[-round(p * len(null))]
-        return np.tile(quantile, (n_sets, 1)), np.full(n_sets * null.shape[1], stats.norm.isf(p))
-    rows, z = observed_rows(null, p)
-    at = []
-    for i in range(n_sets):  # a set must not hold the row that it is asked about
-        own = rows * n_sets // len(null) == i
-        at.append(next(j for j in np.roll(np.arange(len(rows)), -i) if not own[j]))
-    return null[rows[at]], z[at]
-
-
-def one_set(toys: np.ndarray, observed: np.ndarray, model: str, seed: int) -> np.ndarray:
-    """Z, low and high at each row's entries and aggregate; NaN where the fit was refused."""
-    found = extrapolate(toys, observed, RULE, model, np.random.default_rng(seed))
-    return np.stack([found.z, found.low, found.high], axis=-1)
-
-
-def add_row(table: Table, cell: dict, found: np.ndarray, truth: np.ndarray) -> None:
-    """Summarise (n, 3) triples of Z, low and high."""
-    z, low, high = found.T
+def add_row(table: Table, cell: dict, found: np.ndarray) -> None:
+    """Summarise Z, low, high and counted Z of shape (n, 4)."""
+    z, low, high, truth = found.T
     made = np.isfinite(z)
     n = int(made.sum())
-    covered = (low <= truth) & (truth <= high)
-    half = 0.5 * (high - low)
-    table.add(
-        {
-            **cell,
-            "n": len(z),
-            "refused": len(z) - n,
-            "coverage": round(float(covered[made].mean()), 3) if n else "",
-            "band_of_0.95": "{:.3f}-{:.3f}".format(*binomial_band(0.95, n)) if n else "",
-            "median_half_width": round(float(np.median(half[made])), 3) if n else "",
-            "share_within_width": round(float(np.mean(half[made] <= WIDEST[cell["p"]])), 3) if n else "",
-            "count_error": round(
-                float(np.sqrt(cell["p"] / cell["counted"]) / stats.norm.pdf(stats.norm.isf(cell["p"]))), 3
-            ),
-            "mean_error": round(float(np.mean((z - truth)[made])), 3) if n else "",
-        }
-    )
+    half, p = 0.5 * (high - low), cell["p"]
+    row = {**cell, "n": len(z), "refused": len(z) - n}
+    for name, value in (
+        ("coverage", (low <= truth) & (truth <= high)),
+        ("low_is_below", low <= truth),
+        ("share_narrow", half <= WIDEST[p]),
+    ):
+        row[name] = round(float(value[made].mean()), 3) if n else ""
+    row["median_half_width"] = round(float(np.median(half[made])), 3) if n else ""
+    row["mean_error"] = round(float(np.mean((z - truth)[made])), 3) if n else ""
+    row["count_error"] = round(float(np.sqrt(p / cell["counted"]) / stats.norm.pdf(stats.norm.isf(p))), 3)
+    table.add(row)
 
 
 def main() -> None:
@@ -104,29 +99,25 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=TABLES / "tail.csv")
     args = parser.parse_args()
-    table = Table(args.output, ["null", "of", "model", "p"])
-    chi2 = np.random.default_rng(1).chisquare(10, size=(args.toys, 1))
-    many = np.random.default_rng(2).chisquare(10, size=(100 * args.toys, 1))
-    search = search_null(args)
-    for name, null, counted in (("chi2", chi2, many), ("search", search, search)):
-        kinds = ("entry",) if name == "chi2" else ("aggregate", "entry")
-        cases = [(of, p) for of in kinds for p in WIDEST]
-        n_sets = len(null) // args.set_size
-        sets = np.split(null[: n_sets * args.set_size], n_sets)
-        asked, truths = zip(*(observed_for(of, counted, n_sets, p) for of, p in cases), strict=True)
-        for model in reversed(MODELS):  # the cheapest first
-            cells = [{"null": name, "of": of, "model": model, "p": p} for of, p in cases]
-            if all(table.has(**cell) for cell in cells):
-                continue
-            found = np.array(
-                Parallel(args.jobs)(
-                    delayed(one_set)(toys, rows, model, i)
-                    for i, (toys, rows) in enumerate(zip(sets, np.stack(asked, axis=1), strict=True))
-                )
-            )
-            for k, (cell, truth) in enumerate(zip(cells, truths, strict=True)):
-                of_case = found[:, k, -1:] if cell["of"] == "aggregate" else found[:, k, :-1]
-                add_row(table, {**cell, "counted": len(counted)}, of_case.reshape(-1, 3), truth)
+    table = Table(args.output, ["null", "of", "model", "rule", "p"])
+    rng = np.random.default_rng(1)
+    chi2, many = rng.chisquare(10, size=(args.toys, 1)), rng.chisquare(10, size=(100 * args.toys, 1))
+    common, own = rng.chisquare(4, size=(args.toys, 1)), rng.chisquare(2, size=(args.toys, 8))
+    nulls = {"chi2": (chi2, many), "search": (search_null(args),) * 2, "correlated": (common + own,) * 2}
+    for name, model, rule in CASES:
+        null, counted = nulls[name]
+        kinds = ["entry"] if name == "chi2" else ["aggregate"] if rule == "min-mean" else ["aggregate", "entry"]
+        cells = [{"null": name, "of": of, "model": model, "rule": rule, "p": p} for of in kinds for p in WIDEST]
+        if all(table.has(**cell) for cell in cells):
+            continue
+        starts = range(0, len(null) - args.set_size + 1, args.set_size)
+        found = np.array(
+            Parallel(args.jobs)(delayed(one_set)(null, start, args.set_size, counted, model, rule) for start in starts)
+        )
+        for cell in cells:
+            entries = slice(-1, None) if cell["of"] == "aggregate" else slice(0, -1)
+            of_cell = found[:, list(WIDEST).index(cell["p"]), entries].reshape(-1, 4)
+            add_row(table, {**cell, "counted": len(counted)}, of_cell)
 
 
 if __name__ == "__main__":

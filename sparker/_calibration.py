@@ -266,6 +266,6 @@ def _progress(done: Any, batches: Sequence[range], verbose: int) -> Iterator[Any
         yield from done
         return
     with tqdm(total=sum(map(len, batches)), desc="toys", unit="toy") as bar:
-        for batch, part in zip(batches, done, strict=False):  # fewer where toys stop early
-            bar.update(len(batch))
+        for part in done:
+            bar.update(len(part))
             yield part

@@ -95,13 +95,14 @@ class TwoSampleResult:
     stopped : bool
         Whether they did.
     tail_model : str or None
-        Model of the tail that the user asked for, or None.
+        Model of the tail of the scales that the user asked for, or None. That of the aggregate of several scales is
+        generalised Pareto in any case.
     tail_pvalue, tail_zscore : float or None
         p and Z of the aggregate from the tail; None where it was not asked for or was refused.
     tail_interval : tuple of float or None
         95 % band of ``tail_zscore``: the error of the fit to so many toys, not that of the model.
     tail_goodness : float or None
-        p of the Anderson-Darling test of the fit on the upper fifth of the toys; below 0.01 the fit is refused.
+        p of the upper-tail Anderson-Darling test of the fit; below 0.05 the fit is refused.
     tail_note : str
         Why the fit was refused; empty where it was not.
     """

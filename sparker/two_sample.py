@@ -133,9 +133,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         "min-mean": -(min log p + mean log p) / 2 of counted p, as in arXiv:2511.03095.
     tail : {"gamma", "chi2", "pareto"} or None, default=None
         Model of the upper tail of the null, for p below 1 / (n_toys + 1), beside the counted p and never in its place.
-        "gamma": fitted to the whole null. "chi2": the same with the degrees of freedom alone free. "pareto":
-        generalised Pareto, fitted to the upper fifth of the toys. Fits that fail a test of goodness are refused.
-        Needs 100 toys; see "Beyond the toys" in the user guide.
+        "pareto": generalised Pareto, fitted to the upper fifth of the toys; that of the aggregate in any case. "gamma":
+        fitted to the whole null of each scale. "chi2": the same with the degrees of freedom alone free. Fits that fail
+        a test of goodness are refused. Needs 100 toys; see "Beyond the toys" in the user guide.
     stopping : int or None, default=None
         Stop simulating once as many toys reach the observed statistic: p is then ``stopping`` over the number of toys.
         Valid, and much cheaper where there is no anomaly. ``n_toys`` is the most that are simulated.

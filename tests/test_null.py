@@ -349,6 +349,13 @@ class TestResume:
         assert len(fit(samples, quick, n_toys=5).calibrate(path)) == 5
         assert len(NullDistribution.load(path)) == 40
 
+    def test_with_a_bar_too(self, samples, quick, tmp_path, capsys):
+        path = tmp_path / "bank.npz"
+        for n in (7, 40, 40):  # the last has nothing left to do
+            fit(samples, quick, n_toys=n, verbose=1).calibrate(path)
+        assert "33/33" in capsys.readouterr().err
+        fit(samples, quick, n_toys=400, verbose=1, stopping=1).calibrate()
+
     def test_a_calibrated_test_writes_its_toys(self, samples, quick, tmp_path):
         test = fit(samples, quick)
         want = test.calibrate()
