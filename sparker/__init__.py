@@ -1,6 +1,6 @@
 """Two-sample tests with sparse, moving Gaussian kernels (arXiv:2511.03095)."""
 
-from sparker._calibration import NullDistribution
+from sparker._null import NullDistribution
 from sparker._results import TwoSampleResult
 from sparker._version import __version__
 from sparker.two_sample import KernelSummary, SparKerTest, two_sample_test

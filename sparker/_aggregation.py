@@ -97,3 +97,9 @@ def aggregate(null: Array, observed: Array, rule: str) -> tuple[float, Array]:
     find_log_p, combine = RULES[rule]
     combined = combine(find_log_p(np.concatenate([observed[None], null])))
     return float(combined[0]), combined[1:]
+
+
+def count_exceedances(null: Array, observed: Array, rule: str) -> int:
+    """How many toys have an aggregate that reaches the observed one."""
+    statistic, aggregates = aggregate(null, observed, rule)
+    return int(exceedances(aggregates, np.array(statistic)))

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,9 +15,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sparker import _aggregation, _calibration, _toys
-from sparker._calibration import NullDistribution, Statistic
-from sparker._results import TwoSampleResult, clopper_pearson, counted_p_value, z_score
+from sparker import _aggregation, _calibration, _tail, _toys
+from sparker._calibration import Statistic
+from sparker._null import NullDistribution, load_run, run_of
+from sparker._results import (
+    TwoSampleResult,
+    clopper_pearson,
+    counted_p_value,
+    negative_binomial_interval,
+    z_score,
+)
 from sparker._samples import FLOATS, Samples, read_samples
 from sparker._version import __version__
 
@@ -36,7 +44,7 @@ class Fitted:
     observed : Observed
     plan : object
         What the statistic learned without labels.
-    calibration, aggregation, n_toys
+    calibration, aggregation, n_toys, tail, stopping, null_distribution
         Parameters of the estimator.
     """
 
@@ -48,6 +56,9 @@ class Fitted:
     calibration: str | Callable[..., Any]
     aggregation: str
     n_toys: int
+    tail: str | None
+    stopping: int | None
+    null_distribution: NullDistribution | None
 
 
 class TwoSampleTest(ClassifierMixin, BaseEstimator):
@@ -58,12 +69,16 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
     """
 
     scales_: dict[str, Array]
+    null_distribution_: Any
 
     _parameter_constraints: dict[str, list[Any]] = {
         "n_toys": [Interval(Integral, 1, None, closed="left")],
         "expected_count": [Interval(Real, 0, None, closed="neither"), None],
         "calibration": [StrOptions({"permutation", "split", "bootstrap"}), callable],
         "aggregation": [StrOptions(set(_aggregation.RULES))],
+        "tail": [StrOptions(set(_tail.MODELS)), None],
+        "stopping": [Interval(Integral, 1, None, closed="left"), None],
+        "null_distribution": [NullDistribution, None],
         "random_state": ["random_state", np.random.Generator],
         "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None],
         "verbose": ["verbose"],
@@ -105,12 +120,14 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If a sample is empty, not finite, or of another number of features; if `y` is neither two
-            classes nor a second sample; if weights are negative or all 0.
+            classes nor a second sample; if weights are negative or all 0; if `null_distribution` does not fit.
         """
         self._forget()
         samples = read_samples(self, X, y, data, sample_weight)
         self.classes_ = samples.classes
-        self.seed_ = _draw_seed(self.random_state)
+        bank = self.null_distribution
+        of_bank = bank is not None and self.random_state is None
+        self.seed_ = int(bank.seeds[0]) if of_bank else _draw_seed(self.random_state)
         rng = _calibration.generator(self.seed_, _calibration.POOL_STREAM)
         observed = _toys.observe(samples.pool(), len(samples.reference), self.calibration, self.expected_count, rng)
         statistic = self._make_statistic()
@@ -123,7 +140,12 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             self.calibration,
             self.aggregation,
             self.n_toys,
+            self.tail,
+            self.stopping,
+            bank,
         )
+        if bank is not None:
+            self._check_bank(bank)
         self.statistics_ = self._observe(self._fitted)
         return self
 
@@ -135,10 +157,20 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "statistics_")
 
-    def calibrate(self) -> NullDistribution:
+    def calibrate(self, path: Any = None, *, first: int = 0) -> NullDistribution:
         """Simulate the toys on the first call, and keep them as ``null_distribution_`` until the next fit.
 
-        Whatever needs a p-value calls this.
+        Whatever needs a p-value calls this. With the parameter `null_distribution` there is nothing to simulate.
+
+        Parameters
+        ----------
+        path : str or path-like, default=None
+            File to which finished toys are written while others are simulated. A calibration that is killed goes on
+            from there when it is called again, with the numbers of one that was not killed. Once it is done the file
+            holds the null distribution: ``NullDistribution.load(path)``.
+        first : int, default=0
+            Number of the first toy. Jobs that share a calibration each take `n_toys` toys from another number on, and
+            ``NullDistribution.merge`` joins them.
 
         Returns
         -------
@@ -149,25 +181,64 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If the weights do not allow this calibration (see the `calibration` parameter), if the samples were
-            changed in place after fit, or if more than 5 % of the toys fail.
+            changed in place after fit, if the file is that of another calibration, or if more than 5 % of the toys
+            fail.
         """
         check_is_fitted(self)
+        fitted = self._fitted
+        if not hasattr(self, "null_distribution_") and fitted.null_distribution is None:
+            self.null_distribution_ = self._simulate(first, fitted.n_toys, path, fitted.stopping)
+            return self.null_distribution_
         if not hasattr(self, "null_distribution_"):
-            fitted = self._fitted
-            if fitted.samples.fingerprint() != fitted.fingerprint:
-                raise ValueError(
-                    "The samples were changed in place after fit: their toys would not belong to it. Fit again."
-                )
-            toys = _toys.make_toys(fitted.observed, fitted.calibration)
-            plan = fitted.plan
-            if toys.pool is not None and toys.pool is not fitted.observed.pool:
-                # The observed pair learned from its own rows, labels unseen; so do toys, whose rows are the reference.
-                plan = fitted.statistic.learn(toys.pool, _calibration.generator(self.seed_, _calibration.PLAN_STREAM))
-            self._warm_up()
-            self.null_distribution_ = _calibration.simulate(
-                fitted.statistic, toys, plan, self.seed_, fitted.n_toys, self.n_jobs, self.verbose
+            self.null_distribution_ = fitted.null_distribution
+        null = self.null_distribution_
+        if path is not None and not (Path(path).exists() and len(load_run(path, run_of(null))) >= len(null)):
+            null.save(path)
+        return null
+
+    def _simulate(self, first: int, n_toys: int, path: Any, stopping: int | None) -> NullDistribution:
+        fitted = self._fitted
+        if fitted.samples.fingerprint() != fitted.fingerprint:
+            raise ValueError(
+                "The samples were changed in place after fit: their toys would not belong to it. Fit again."
             )
-        return self.null_distribution_
+        toys = _toys.make_toys(fitted.observed, fitted.calibration)
+        plan = fitted.plan
+        if toys.pool is not None and toys.pool is not fitted.observed.pool:
+            # The observed pair learned from its own rows, labels unseen; so do toys, whose rows are the reference.
+            plan = fitted.statistic.learn(toys.pool, _calibration.generator(self.seed_, _calibration.PLAN_STREAM))
+        self._warm_up()
+        origin = _calibration.describe(fitted.statistic, toys, fitted.observed, self.seed_, fitted.samples.pooled)
+
+        def count(values: Array) -> int:
+            return _aggregation.count_exceedances(values, self.statistics_, fitted.aggregation)
+
+        rule = None if stopping is None else (stopping, count)
+        return _calibration.simulate(
+            fitted.statistic, toys, plan, self.seed_, n_toys, self.n_jobs, self.verbose, first, origin, path, rule
+        )
+
+    def _simulate_more(self, bank: NullDistribution, n_toys: int) -> NullDistribution:
+        """`n_toys` toys behind those of a bank that fits this test."""
+        check_is_fitted(self)
+        bank.refuse_if_stopping("extended")
+        self._check_bank(bank)
+        first = int(bank.numbers[bank.seeds == self.seed_].max(initial=-1)) + 1
+        return self._simulate(first, n_toys, None, None)
+
+    def _check_bank(self, bank: NullDistribution) -> None:
+        """Refuse toys of another calibration, in one error that names what differs."""
+        fitted = self._fitted
+        if fitted.stopping is not None:
+            raise ValueError("stopping is for toys yet to be simulated: set it to None beside null_distribution.")
+        bank.refuse_if_stopping("used again")
+        toys = _toys.make_toys(fitted.observed, fitted.calibration)
+        needed = _calibration.describe(fitted.statistic, toys, fitted.observed, self.seed_, fitted.samples.pooled)
+        if bank.origin.get("samples") == _calibration.POOLED:
+            # A scaler of a Pipeline would have seen the data of that pool, and this reference only beside other data.
+            needed["samples"] = _calibration.APART
+        bank.check(needed)
+        bank.check_failures()
 
     def test_statistic(self) -> float:
         """Aggregate of the statistic over scales; simulates the toys on first use.
@@ -185,7 +256,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         Returns
         -------
         p_value : float
-            (1 + #{toys >= observed}) / (1 + n_toys), in [1 / (n_toys + 1), 1].
+            (1 + #{toys >= observed}) / (1 + n_toys), in [1 / (n_toys + 1), 1]; stopping / n_toys where toys
+            stopped early.
 
         Raises
         ------
@@ -194,7 +266,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             5 % of the toys fail.
         """
         statistic, null = self._aggregate()
-        return counted_p_value(int(_aggregation.exceedances(null, np.array(statistic))), len(null))
+        n_exceed = int(_aggregation.exceedances(null, np.array(statistic)))
+        return counted_p_value(n_exceed, len(null), self.calibrate().stopping)
 
     def result(self) -> TwoSampleResult:
         """Everything the test says, in one frozen object; simulates the toys on first use.
@@ -207,15 +280,19 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         statistic, aggregates = self._aggregate()
         null, fitted = self.calibrate(), self._fitted
         n_exceed = int(_aggregation.exceedances(aggregates, np.array(statistic)))
-        p_value = counted_p_value(n_exceed, len(null))
+        p_value = counted_p_value(n_exceed, len(null), null.stopping)
+        interval, stopped = clopper_pearson(n_exceed, len(null)), False
+        if null.stopping is not None and n_exceed >= null.stopping:
+            interval, stopped = negative_binomial_interval(null.stopping, len(null)), True
+        of_scales, of_aggregate = self._find_tail(stopped)
         at_each = [counted_p_value(n, len(null)) for n in _aggregation.exceedances(null.values, self.statistics_)]
         return TwoSampleResult(
             statistic=statistic,
             pvalue=p_value,
             zscore=float(z_score(p_value)),
-            interval=clopper_pearson(n_exceed, len(null)),
+            interval=interval,
             at_resolution=n_exceed == 0,
-            scales={**self.scales_, "statistic": self.statistics_, "pvalue": np.array(at_each)},
+            scales={**self.scales_, "statistic": self.statistics_, "pvalue": np.array(at_each), **of_scales},
             n_toys=len(null),
             n_failed=int(null.failed.sum()),
             n_not_converged=int((~null.converged & ~null.failed).sum()),
@@ -228,7 +305,30 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             seed=self.seed_,
             version=__version__,
             null_distribution=null,
+            stopping=null.stopping,
+            stopped=stopped,
+            **of_aggregate,
         )
+
+    def _find_tail(self, stopped: bool) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Columns of the table of scales and fields of the result that a tail adds."""
+        model = self._fitted.tail
+        if model is None:
+            return {}, {}
+        if stopped:
+            return {}, {"tail_model": model, "tail_note": "toys stopped early, since p is not small"}
+        rng = _calibration.generator(self.seed_, _calibration.TAIL_STREAM)
+        null = self.calibrate().values
+        found = _tail.extrapolate(null, self.statistics_, self._fitted.aggregation, model, rng)
+        p_value = np.maximum(np.exp(found.log_p), np.finfo(np.float64).tiny)  # never 0; Z goes on
+        columns = {"pvalue": p_value, "zscore": found.z, "low": found.low, "high": found.high}
+        columns = {f"tail_{name}": column for name, column in {**columns, "goodness": found.goodness}.items()}
+        of_aggregate: dict[str, Any] = {"tail_model": model, "tail_note": found.note}
+        of_aggregate["tail_goodness"] = float(found.goodness[-1])
+        if not found.note:
+            of_aggregate |= {"tail_pvalue": float(p_value[-1]), "tail_zscore": float(found.z[-1])}
+            of_aggregate["tail_interval"] = (float(found.low[-1]), float(found.high[-1]))
+        return {name: column[:-1] for name, column in columns.items()}, of_aggregate
 
     @abstractmethod
     def _log_density_ratio(self, X: Array) -> Array:

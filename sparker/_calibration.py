@@ -1,31 +1,36 @@
 """Toys to a null distribution, in parallel; knows nothing of the statistic but how to call it."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
 
+from sparker._null import NullDistribution, load_run, plain
 from sparker._pool import BATCH, Pool, Weights
-from sparker._toys import Toys
+from sparker._toys import CallableToys, Observed, PermutationToys, Toys
+from sparker._version import __version__
 
 Array = npt.NDArray[Any]
 
 logger = logging.getLogger("sparker")
 
-MAX_FAILED = 0.05
+APART, POOLED = "reference and data apart", "pooled rows with labels"
 
 # Streams of one seed beside those of the toys, which are 0, 1, 2 ...
 POOL_STREAM = 2**32 - 1
 OBSERVED_STREAM = 2**32 - 2
 PLAN_STREAM = 2**32 - 3
+TAIL_STREAM = 2**32 - 4
 
+WRITING = 0.05  # largest share of the time that goes into writing finished toys
 
-class ToyFailure(ValueError):
-    """More toys failed than a p-value can bear."""
+Toy = tuple[Array, bool, str | None]  # values, convergence, and what failed
 
 
 class Statistic(Protocol):
@@ -43,87 +48,192 @@ class Statistic(Protocol):
         """Values (n_entries,) and whether the fit converged; a ValueError where a value is not finite."""
 
 
-@dataclass(frozen=True, slots=True)
-class NullDistribution:
-    """The statistic of toys drawn under the null, as vectors over scales.
-
-    Attributes
-    ----------
-    values : ndarray of shape (n_toys, n_entries)
-        Row i belongs to toy i, seeded by ``SeedSequence(seed, spawn_key=(i,))``. A failed toy is +inf in each entry.
-    converged, failed : ndarray of bool of shape (n_toys,)
-    seed : int
-    calibration : str
-        How toys were drawn.
-    """
-
-    values: Array
-    converged: npt.NDArray[np.bool_]
-    failed: npt.NDArray[np.bool_]
-    seed: int
-    calibration: str
-    failures: tuple[str, ...] = field(default=())
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-
 def generator(seed: int, stream: int) -> np.random.Generator:
     """Generator of one stream: a function of (seed, stream) alone."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream,)))
 
 
+def describe(statistic: Any, toys: Toys, observed: Observed, seed: int, pooled: bool) -> dict[str, Any]:
+    """Items that two calibrations must share for their toys to be exchanged: see ``NullDistribution.origin``.
+
+    Permutation toys share what was learned from the pool with the seed, so that the seed is one of the items; all
+    others learn from rows that the observed pair does not have, or anew. A pool that was scaled as a whole knows its
+    data: toys from its reference would serve no other data, and the form of the samples is an item there.
+    """
+    kept, counted = isinstance(toys, PermutationToys), observed.expected is not None
+    items: dict[str, Any] = {"version": __version__, "statistic": type(statistic).__name__}
+    items |= {item.name: getattr(statistic, item.name) for item in fields(statistic)}
+    items |= {
+        "calibration": toys.function if isinstance(toys, CallableToys) else toys.name,
+        "rows": None if toys.pool is None else toys.pool.fingerprint(),
+        "n_rows": None if toys.pool is None else toys.pool.n_rows,
+        "n_features": observed.pool.n_features,
+        "dtype": str(observed.pool.dtype),
+        "n_data": None if counted else observed.n_data,
+        "expected_count": observed.expected,
+    }
+    if kept:
+        items["seed"] = seed
+    elif toys.pool is not None:
+        items["samples"] = POOLED if pooled else APART
+    return dict(plain(items))
+
+
 def simulate(
-    statistic: Statistic, toys: Toys, plan: Any, seed: int, n_toys: int, n_jobs: int | None, verbose: int
+    statistic: Statistic,
+    toys: Toys,
+    plan: Any,
+    seed: int,
+    n_toys: int,
+    n_jobs: int | None,
+    verbose: int,
+    first: int = 0,
+    origin: Mapping[str, Any] | None = None,
+    path: Any = None,
+    stopping: tuple[int, Callable[[Array], int]] | None = None,
 ) -> NullDistribution:
-    """Evaluate the statistic on `n_toys` toys.
+    """Evaluate the statistic on `n_toys` toys, the first of which has the number `first`.
 
     Toy i depends on (seed, i) alone: the same numbers for any `n_jobs`, and 100 toys are the first 100 of 1000.
+    Finished toys are written to `path`, if there is one, and those that it holds already are not simulated again.
+
+    With `stopping`, a number and what counts the exceedances among the toys so far, the last toy is the first at which
+    the count reaches the number. Toys behind it that other processes had begun are dropped.
 
     Raises
     ------
     ToyFailure
         If more than 5 % of the toys fail.
     """
-    batches = [range(first, min(first + BATCH, n_toys)) for first in range(0, n_toys, BATCH)]
+
+    def collect() -> NullDistribution:
+        numbers = np.arange(first, first + len(rows))
+        return _collect(rows, seed, numbers, toys.name, dict(origin or {}), limit)
+
+    limit = None if stopping is None else stopping[0]
+    rows = _resume(path, {**(origin or {}), "seed": seed, "first": first, "stopping": limit})[:n_toys]
+    end = _stopping_index(rows, 0, stopping)
+    batches = list(_batches(first + len(rows), first + n_toys))
     if toys.pool is not None:
         _ = toys.pool.order, toys.pool.scrambled, toys.pool.origin  # computed here, once, not in each worker
-    done = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(_evaluate_batch)(statistic, toys, plan, seed, batch) for batch in batches
+    # joblib takes tasks as it goes: after the end there are no more
+    tasks = (delayed(_evaluate_batch)(statistic, toys, plan, seed, batch) for batch in batches if end is None)
+    checkpoint = _Checkpoint(path)
+    for part in _progress(Parallel(n_jobs=n_jobs, return_as="generator")(tasks), batches, verbose):
+        if end is None:
+            rows += part
+            end = _stopping_index(rows, len(rows) - len(part), stopping)
+            rows = rows[:end]
+        checkpoint.offer(collect)
+    rows = rows[:end]
+    null = collect()
+    if path is not None and batches:  # a file that holds more toys than this run needs keeps them
+        null.save(path)
+    null.check_failures()
+    _log(null)
+    return null
+
+
+class _Checkpoint:
+    """Writes what is finished, now and then: the next time when the last has become a small share of the time."""
+
+    def __init__(self, path: Any) -> None:
+        self.path = path
+        self.next = time.monotonic()
+
+    def offer(self, collect: Callable[[], NullDistribution]) -> None:
+        """Write the toys, or leave it for later."""
+        start = time.monotonic()
+        if self.path is not None and start >= self.next:
+            collect().save(self.path)
+            end = time.monotonic()
+            self.next = end + (end - start) / WRITING
+
+
+def _batches(first: int, last: int) -> Iterator[range]:
+    """Ranges of toys, cut where the number is a multiple of `BATCH`: a toy is always at its place in a batch."""
+    while first < last:
+        stop = min(first - first % BATCH + BATCH, last)
+        yield range(first, stop)
+        first = stop
+
+
+def _stopping_index(
+    rows: Sequence[Toy], n_checked: int, stopping: tuple[int, Callable[[Array], int]] | None
+) -> int | None:
+    """Number of toys at which the count of exceedances first reaches its limit; None if it does not."""
+    if stopping is None:
+        return None
+    limit, count = stopping
+    values = _values(rows)
+    for n in range(max(n_checked + 1, limit), len(rows) + 1):
+        if count(values[:n]) >= limit:
+            return n
+    return None
+
+
+def _values(rows: Sequence[Toy]) -> Array:
+    """Values of toys, +inf for those that failed."""
+    n_entries = max((len(values) for values, _, _ in rows), default=0)
+    values = [values if message is None else np.full(n_entries, np.inf) for values, _, message in rows]
+    return np.array(values).reshape(len(rows), n_entries)
+
+
+def _collect(
+    rows: Sequence[Toy], seed: int, numbers: Array, calibration: str, origin: dict[str, Any], stopping: int | None
+) -> NullDistribution:
+    return NullDistribution(
+        values=_values(rows),
+        converged=np.array([converged for _, converged, _ in rows], dtype=bool),
+        failed=np.array([message is not None for _, _, message in rows], dtype=bool),
+        seeds=np.full(len(rows), seed, dtype=np.int64),
+        numbers=numbers.astype(np.int64),
+        calibration=calibration,
+        failures=tuple(message for _, _, message in rows if message is not None),
+        origin=origin,
+        stopping=stopping,
     )
-    parts = list(_progress(done, batches, verbose))
-    values, converged, failures = zip(*(toy for part in parts for toy in part), strict=True)
-    failed = np.array([failure is not None for failure in failures])
-    messages = tuple(f"toy {i}: {failure}" for i, failure in enumerate(failures) if failure is not None)
-    if failed.mean() > MAX_FAILED:
-        raise ToyFailure(
-            f"{failed.sum()} of {n_toys} toys failed, at most {MAX_FAILED:.0%} may (seed {seed}). First {messages[0]}"
-        )
-    for message in messages:
-        logger.warning("Failed, counted as reaching the observed statistic: %s (seed %d)", message, seed)
-    n_entries = max(len(row) for row in values)
-    rows = [row if len(row) else np.full(n_entries, np.inf) for row in values]
-    return NullDistribution(np.array(rows), np.array(converged), failed, seed, toys.name, messages)
 
 
-def _evaluate_batch(
-    statistic: Statistic, toys: Toys, plan: Any, seed: int, batch: range
-) -> list[tuple[Array, bool, str | None]]:
+def _resume(path: Any, needed: Mapping[str, Any]) -> list[Toy]:
+    """Toys that an earlier run has written; an error if they are others than this run would simulate."""
+    if path is None or not Path(path).exists():
+        return []
+    null = load_run(path, needed)
+    messages = iter(null.failures)
+    return [
+        (np.empty(0), False, next(messages)) if failed else (values, bool(converged), None)
+        for values, converged, failed in zip(null.values, null.converged, null.failed, strict=True)
+    ]
+
+
+def _log(null: NullDistribution) -> None:
+    for message in null.failures:
+        logger.warning("Failed, counted as reaching the observed statistic: %s", message)
+    if names := null.not_converged:
+        logger.info("Not converged, keep their value as the observed fit would: %s", ", ".join(names))
+
+
+def _evaluate_batch(statistic: Statistic, toys: Toys, plan: Any, seed: int, batch: range) -> list[Toy]:
     """Values, convergence and failure of each toy of a batch."""
     rngs = [generator(seed, i) for i in batch]
     drawn = [_or_error(toys.draw, rng) for rng in rngs]
     good = [pair[1] for pair in drawn if not isinstance(pair, ValueError)]
-    if toys.pool is None or not good:
-        return [_evaluate_toy(statistic, pair, None, None, rng) for pair, rng in zip(drawn, rngs, strict=True)]
-    # A product's last bits depend on its shape and the place in it: a batch is always whole, a toy always at its place.
-    weights = [good[0] if isinstance(pair, ValueError) else pair[1] for pair in drawn]
-    shared = statistic.share(toys.pool, weights + good[:1] * (BATCH - len(batch)), plan)
-    return [_evaluate_toy(statistic, *toy) for toy in zip(drawn, [plan] * len(batch), shared, rngs, strict=False)]
+    plans, shared = [None] * len(batch), [None] * len(batch)
+    if toys.pool is not None and good:
+        # A product's last bits depend on its shape and the place in it: a batch is always whole, a toy at its place.
+        place = batch.start % BATCH
+        weights = [good[0] if isinstance(pair, ValueError) else pair[1] for pair in drawn]
+        behind = BATCH - place - len(batch)
+        whole = statistic.share(toys.pool, good[:1] * place + weights + good[:1] * behind, plan)
+        plans, shared = [plan] * len(batch), list(whole[place : place + len(batch)])
+    found = [_evaluate_toy(statistic, *toy) for toy in zip(drawn, plans, shared, rngs, strict=True)]
+    return [(*toy[:2], toy[2] and f"toy {i}: {toy[2]} (seed {seed})") for i, toy in zip(batch, found, strict=True)]
 
 
 def _evaluate_toy(
     statistic: Statistic, pair: tuple[Pool, Weights] | ValueError, plan: Any, shared: Any, rng: np.random.Generator
-) -> tuple[Array, bool, str | None]:
+) -> Toy:
     """Values, convergence and failure of a toy; without a plan it learns from its own pool."""
 
     def evaluate(pool: Pool, weights: Weights) -> tuple[Array, bool]:
@@ -155,7 +265,7 @@ def _progress(done: Any, batches: Sequence[range], verbose: int) -> Iterator[Any
         logger.info("No progress bar: pip install 'sparker[progress]'")
         yield from done
         return
-    with tqdm(total=batches[-1].stop, desc="toys", unit="toy") as bar:
-        for batch, part in zip(batches, done, strict=True):
-            bar.update(len(batch))
+    with tqdm(total=sum(map(len, batches)), desc="toys", unit="toy") as bar:
+        for part in done:
+            bar.update(len(part))
             yield part

@@ -4,6 +4,7 @@ A sample pair, observed or toy, is one pool and two weights for each row: its we
 Permutations, bootstraps, event weights and Poisson counts differ in these two vectors alone; no toy copies rows.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,6 +97,13 @@ class Pool:
             column = self._column(j).astype(np.float64) + 0.0  # -0.0 is 0.0
             key = _mix(key ^ column.view(np.uint64))
         return np.argsort(key, kind="stable")
+
+    def fingerprint(self) -> str:
+        """Digest of rows and weights, in lexicographic order: the same however rows came, and whichever are data."""
+        digest = hashlib.blake2b(digest_size=16)
+        for column in [*(self._column(j) for j in range(self.n_features)), self.weight]:
+            digest.update(np.ascontiguousarray(column[self.order]).data)
+        return digest.hexdigest()
 
     def draw(self, uniform: Array, weight: Array | None = None, order: Array | None = None) -> npt.NDArray[np.intp]:
         """Rows at given fractions in [0, 1) of the cumulative weight in lexicographic `order`, with replacement.

@@ -11,11 +11,20 @@ from scipy import stats
 Array = npt.NDArray[Any]
 
 
-def counted_p_value(n_exceed: int, n_toys: int) -> float:
+def counted_p_value(n_exceed: int, n_toys: int, stopping: int | None = None) -> float:
     """(1 + number of toys that reach the observed statistic) / (1 + n_toys), never 0.
 
-    Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010) 39.
+    Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010) 39. Toys that were drawn until `stopping` of them reached
+    it: stopping / n_toys (Besag and Clifford, Biometrika 78 (1991) 301).
+
+    The latter is no smaller than it may be also where an aggregate ranks each row among the rows so far, so that the
+    count can go down again when a toy is added. Let the n_toys + 1 rows be exchangeable, and let k_n be the count after
+    n toys. That p <= h / n means that the count did not reach h before toy n, hence that k_(n - 1) < h: that the
+    observed row is among the upper h of n rows by a map that treats all rows alike, with ties counted against it. The
+    probability of that is at most h / n, whatever the counts before; their going down only makes the rule stop earlier.
     """
+    if stopping is not None and n_exceed >= stopping:
+        return stopping / n_toys
     return (1 + n_exceed) / (1 + n_toys)
 
 
@@ -30,6 +39,18 @@ def clopper_pearson(n_exceed: int, n_toys: int, level: float = 0.95) -> tuple[fl
     return float(interval.low), float(interval.high)
 
 
+def negative_binomial_interval(stopping: int, n_toys: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the same probability where toys were drawn until `stopping` of them reached the statistic.
+
+    Its ends are the probabilities at which so few toys, or so many, have a chance of (1 - level) / 2: exact, as that of
+    Clopper and Pearson, which stands where the simulation ended before.
+    """
+    tail = 0.5 * (1 - level)
+    low = stats.beta.ppf(tail, stopping, n_toys - stopping + 1)
+    high = stats.beta.isf(tail, stopping, n_toys - stopping) if n_toys > stopping else 1.0
+    return float(low), float(high)
+
+
 @dataclass(frozen=True, slots=True)
 class TwoSampleResult:
     """Result of a two-sample test.
@@ -39,17 +60,20 @@ class TwoSampleResult:
     statistic : float
         Aggregate over scales (see ``aggregation``); larger means less compatible with the reference.
     pvalue : float
-        Probability of such a statistic under the null, in [1 / (n_toys + 1), 1].
+        Probability of such a statistic under the null, in [1 / (n_toys + 1), 1]: counted, whatever the tail says.
     zscore : float
         One-sided Gaussian significance of ``pvalue``; a lower bound where ``at_resolution`` is true.
     interval : tuple of float
-        95 % Clopper-Pearson interval of ``pvalue`` from the finite number of toys.
+        95 % interval of ``pvalue`` from the finite number of toys: Clopper-Pearson, or that of the negative binomial
+        distribution where toys stopped early.
     at_resolution : bool
         No toy reached the observed statistic: Z is "greater than", and more toys may raise it.
     scales : dict of str to ndarray of shape (n_scales,)
         Table of the scales: ``kind``, ``width`` (inf: the whole sample), ``statistic`` and ``pvalue`` (each scale
-        alone, not corrected for the others); of SparKer also ``rows``, from which number of rows in reach a kernel
-        counts for a score. Text and displays leave out scores of 0, where no kernel has that many.
+        alone, not corrected for the others; where toys stopped early it only describes); of SparKer also ``rows``,
+        from which number of rows in reach a kernel counts for a score. Text and displays leave out scores of 0, where
+        no kernel has that many. With a tail also ``tail_pvalue``, ``tail_zscore``, ``tail_low`` and ``tail_high`` (the
+        band of Z), NaN where its fit was refused, and ``tail_goodness``.
     n_toys, n_failed, n_not_converged : int
         Toys; those whose fit was not finite, which count as reaching the observed statistic; those
         whose amplitudes had not converged, which keep their value, as the observed fit would.
@@ -67,6 +91,21 @@ class TwoSampleResult:
         Version of sparker.
     null_distribution : NullDistribution
         The toys.
+    stopping : int or None
+        Exceedances at which toys were to stop.
+    stopped : bool
+        Whether they did.
+    tail_model : str or None
+        Model of the tail of the scales that the user asked for, or None. That of the aggregate of several scales is
+        generalised Pareto in any case.
+    tail_pvalue, tail_zscore : float or None
+        p and Z of the aggregate from the tail; None where it was not asked for or was refused.
+    tail_interval : tuple of float or None
+        95 % band of ``tail_zscore``: the error of the fit to so many toys, not that of the model.
+    tail_goodness : float or None
+        p of the upper-tail Anderson-Darling test of the fit; below 0.05 the fit is refused.
+    tail_note : str
+        Why the fit was refused; empty where it was not.
     """
 
     statistic: float
@@ -87,6 +126,14 @@ class TwoSampleResult:
     seed: int
     version: str
     null_distribution: Any = field(repr=False)
+    stopping: int | None = None
+    stopped: bool = False
+    tail_model: str | None = None
+    tail_pvalue: float | None = None
+    tail_zscore: float | None = None
+    tail_interval: tuple[float, float] | None = None
+    tail_goodness: float | None = None
+    tail_note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the toys as plain Python numbers, lists and strings.
@@ -94,15 +141,16 @@ class TwoSampleResult:
         Returns
         -------
         fields : dict
-            By name of attribute. The width of an entry that sees the whole sample is None. Z is infinite where p = 1,
-            which JSON has no number for.
+            By name of attribute. The width of an entry that sees the whole sample is None, and so are numbers of a
+            refused tail. Z is infinite where p = 1, which JSON has no number for.
         """
         out: dict[str, Any] = {}
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if item.name == "scales":
                 value = {name: np.asarray(column).tolist() for name, column in value.items()}
-                value["width"] = [width if np.isfinite(width) else None for width in value["width"]]
+                for name in [name for name in value if name == "width" or name.startswith("tail_")]:
+                    value[name] = [number if np.isfinite(number) else None for number in value[name]]
             if item.name != "null_distribution":
                 out[item.name] = list(value) if isinstance(value, tuple) else value
         return out
@@ -115,8 +163,10 @@ class TwoSampleResult:
         mode = "shape only" if self.expected_count is None else f"expected count {self.expected_count:g}"
         lines = [
             f"p {p} (95 % interval {low:.2g} to {high:.2g}), Z {z}",
+            *self._tail_lines(),
             f"{self.n_reference} reference and {self.n_data} data rows, {self.n_features} features; {mode}",
-            f"{self.n_toys} toys, {self.calibration}; {self.n_failed} failed; seed {self.seed}",
+            f"{self.n_toys} toys, {self.calibration}; {self.n_failed} failed; seed {self.seed}"
+            + (f"; stopped at {self.stopping} that reach the statistic" if self.stopped else ""),
             f"aggregate over scales ({self.aggregation}): {self.statistic:.3f}",
             "",
             f"{'statistic':>20} {'width':>10} {'value':>10} {'p':>8}",
@@ -125,6 +175,17 @@ class TwoSampleResult:
         columns = (np.asarray(self.scales[name])[shown] for name in ("width", "statistic", "pvalue"))
         lines += [f"{k:>20} {w:>10.4g} {t:>10.3f} {p:>8.4f}" for k, w, t, p in zip(names, *columns, strict=True)]
         return "\n".join(lines)
+
+    def _tail_lines(self) -> list[str]:
+        if self.tail_model is None:
+            return []
+        if self.tail_interval is None:
+            return [f"tail ({self.tail_model}) refused: {self.tail_note}; Z by counting stands"]
+        low, high = self.tail_interval
+        return [
+            f"tail ({self.tail_model}): p = {self.tail_pvalue:.2g}, Z = {self.tail_zscore:.2f} "
+            f"(95 % band {low:.2f} to {high:.2f}), goodness of fit p = {self.tail_goodness:.2g}"
+        ]
 
 
 def entry_names(scales: dict[str, Array]) -> tuple[list[str], npt.NDArray[np.intp]]:

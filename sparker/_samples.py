@@ -32,6 +32,8 @@ class Samples:
         Row of each data row in the array that the user passed it in.
     classes : ndarray of shape (2,)
         Labels of reference and data.
+    pooled : bool
+        Whether they came as pooled rows with labels, perhaps scaled together.
     """
 
     reference: Array
@@ -40,6 +42,7 @@ class Samples:
     data_weight: Array
     data_rows: npt.NDArray[np.intp]
     classes: Array
+    pooled: bool = False
 
     def pool(self) -> Pool:
         """Reference rows, then data rows.
@@ -152,6 +155,7 @@ def _from_labels(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Samples:
         weight[data],
         data,
         classes,
+        pooled=True,
     )
 
 

@@ -64,6 +64,11 @@ class Run:
         return bool(self.model[0].with_std)
 
     @property
+    def scaled_by(self) -> str:
+        """What the columns were standardised by."""
+        return "both samples together" if self.model[0].n_samples_seen_ > len(self.reference.rows) else "the reference"
+
+    @property
     def seed(self) -> int:
         """Seed as given, from which the test draws its own."""
         return int(self.model[1].random_state)
@@ -168,8 +173,13 @@ def _run(options: argparse.Namespace, reference: Table, data: Table, standardize
         verbose=int(progress),
     )
     scaler = StandardScaler(with_mean=standardize, with_std=standardize)
-    scaler.fit(np.concatenate([reference.rows, data.rows]))  # labels unseen, so that permutation stays exact
+    # Labels unseen, so that permutation stays exact; other toys know the reference alone, and serve other data from it.
+    reused = options.bank is not None and options.calibration != "permutation"
+    scaler.fit(reference.rows if reused else np.concatenate([reference.rows, data.rows]))
     test.fit(scaler.transform(reference.rows), data=scaler.transform(data.rows))
+    if options.bank is not None:
+        with _named(options.bank):
+            test.calibrate(options.bank)
     result, table = test.result(), test.kernel_table()
     centers = scaler.inverse_transform([kernel.center for kernel in table]).tolist()
     model = Pipeline([("scaler", scaler), ("test", test)])
@@ -232,7 +242,7 @@ def _draw(run: Run, path: str) -> None:
 def _print_samples(run: Run) -> None:
     result, sources = run.result, (run.reference.source, run.data.source)
     count = "shape only" if result.expected_count is None else f"expected count {result.expected_count:g}"
-    scaling = "columns standardised by the mean and deviation of both samples together"
+    scaling = f"columns standardised by the mean and deviation of {run.scaled_by}"
     print(f"sparker {__version__}: {QUESTION}\n")
     for role, table in (("reference", run.reference), ("data", run.data)):
         n_rows, n_columns = table.rows.shape
@@ -291,7 +301,7 @@ def _check_before_work(options: argparse.Namespace) -> None:
             f"--fail-below {options.fail_below:g} can never happen with {options.n_toys} toys, whose smallest p is "
             f"{smallest:.3g}: raise --n-toys"
         )
-    for option, path in (("--json", options.json), ("--plot", options.plot)):
+    for option, path in (("--json", options.json), ("--plot", options.plot), ("--bank", options.bank)):
         if path not in (None, "-") and (Path(path).is_dir() or not Path(path).parent.is_dir()):
             raise UsageError(f"{option} {path}: it must be a file, in a folder that exists")
     if options.plot is None:
@@ -409,6 +419,11 @@ def _add_test(commands: Any) -> None:
         metavar="N",
         help="data rows expected under the null (default: test the shape only)",
     )
+    add(
+        "--bank",
+        metavar="FILE",
+        help="keep the toys in FILE: a run that was killed goes on from there, and one that fits takes them all",
+    )
     add("--no-standardize", dest="standardize", action="store_false", help="take the columns in their own units")
     add("--fail-below", type=PROBABILITY, metavar="P", help="exit with code 1 if p < P")
     add("--json", metavar="FILE", help="write the result as JSON; - for stdout, with nothing else there")
@@ -426,4 +441,4 @@ def _add_demo(commands: Any) -> None:
     )
     _add_common(command, 199)
     keys = ("n_kernels", "calibration", "expected_count")
-    command.set_defaults(run=_demo, quiet=False, **{key: defaults[key] for key in keys})
+    command.set_defaults(run=_demo, quiet=False, bank=None, **{key: defaults[key] for key in keys})

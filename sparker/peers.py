@@ -18,6 +18,7 @@ from sparker import _calibration, _schedule
 from sparker._backends import one_blas_thread
 from sparker._base import Fitted, TwoSampleTest
 from sparker._kernels_matmul import squared_distances
+from sparker._null import NullDistribution
 from sparker._pool import Pool, Weights
 
 __all__ = ["LikelihoodRatioTest", "MMDTest", "StaticKernelTest"]
@@ -119,6 +120,12 @@ class MMDTest(_Peer):
         Number of toys.
     aggregation : {"power-mean", "min-mean", "min", "product", "mean"}, default="min-mean"
         See `sparker.SparKerTest`.
+    tail : {"gamma", "chi2", "pareto"} or None, default=None
+        See `sparker.SparKerTest`.
+    stopping : int or None, default=None
+        See `sparker.SparKerTest`.
+    null_distribution : NullDistribution or None, default=None
+        See `sparker.SparKerTest`.
     random_state : int, RandomState, Generator or None, default=None
         Source of ``seed_``.
     n_jobs : int, default=None
@@ -166,6 +173,9 @@ class MMDTest(_Peer):
         calibration: str | Callable[..., Any] = "permutation",
         n_toys: int = 500,
         aggregation: str = "min-mean",
+        tail: str | None = None,
+        stopping: int | None = None,
+        null_distribution: NullDistribution | None = None,
         random_state: Any = None,
         n_jobs: int | None = None,
         verbose: int = 0,
@@ -175,6 +185,9 @@ class MMDTest(_Peer):
         self.calibration = calibration
         self.n_toys = n_toys
         self.aggregation = aggregation
+        self.tail = tail
+        self.stopping = stopping
+        self.null_distribution = null_distribution
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
@@ -299,6 +312,12 @@ class StaticKernelTest(_Peer):
         Number of toys.
     aggregation : {"power-mean", "min-mean", "min", "product", "mean"}, default="min-mean"
         See `sparker.SparKerTest`.
+    tail : {"gamma", "chi2", "pareto"} or None, default=None
+        See `sparker.SparKerTest`.
+    stopping : int or None, default=None
+        See `sparker.SparKerTest`.
+    null_distribution : NullDistribution or None, default=None
+        See `sparker.SparKerTest`.
     random_state : int, RandomState, Generator or None, default=None
         Source of ``seed_``.
     n_jobs : int, default=None
@@ -363,6 +382,9 @@ class StaticKernelTest(_Peer):
         calibration: str | Callable[..., Any] = "permutation",
         n_toys: int = 500,
         aggregation: str = "min-mean",
+        tail: str | None = None,
+        stopping: int | None = None,
+        null_distribution: NullDistribution | None = None,
         random_state: Any = None,
         n_jobs: int | None = None,
         verbose: int = 0,
@@ -376,6 +398,9 @@ class StaticKernelTest(_Peer):
         self.calibration = calibration
         self.n_toys = n_toys
         self.aggregation = aggregation
+        self.tail = tail
+        self.stopping = stopping
+        self.null_distribution = null_distribution
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
@@ -441,6 +466,12 @@ class LikelihoodRatioTest(_Peer):
         See `sparker.SparKerTest`.
     n_toys : int, default=500
         Number of toys.
+    tail : {"gamma", "chi2", "pareto"} or None, default=None
+        See `sparker.SparKerTest`.
+    stopping : int or None, default=None
+        See `sparker.SparKerTest`.
+    null_distribution : NullDistribution or None, default=None
+        See `sparker.SparKerTest`.
     random_state : int, RandomState, Generator or None, default=None
         Source of ``seed_``.
     n_jobs : int, default=None
@@ -482,6 +513,9 @@ class LikelihoodRatioTest(_Peer):
         expected_count: float | None = None,
         calibration: str | Callable[..., Any] = "permutation",
         n_toys: int = 500,
+        tail: str | None = None,
+        stopping: int | None = None,
+        null_distribution: NullDistribution | None = None,
         random_state: Any = None,
         n_jobs: int | None = None,
         verbose: int = 0,
@@ -490,6 +524,9 @@ class LikelihoodRatioTest(_Peer):
         self.expected_count = expected_count
         self.calibration = calibration
         self.n_toys = n_toys
+        self.tail = tail
+        self.stopping = stopping
+        self.null_distribution = null_distribution
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose

@@ -17,6 +17,7 @@ from sparker import _calibration, _starts
 from sparker._backends import BACKENDS, Backend
 from sparker._base import Fitted, TwoSampleTest
 from sparker._kernels import LOSSES
+from sparker._null import NullDistribution
 from sparker._results import TwoSampleResult
 from sparker._samples import FLOATS
 from sparker._schedule import Width
@@ -132,6 +133,21 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         How the p-values at all scales are joined, before the same toys calibrate the result. "power-mean": the mean
         of p^(-1/2), with an exponential tail for the p of the upper fifth of the toys, whose counts are too coarse.
         "min-mean": -(min log p + mean log p) / 2 of counted p, as in arXiv:2511.03095.
+    tail : {"gamma", "chi2", "pareto"} or None, default=None
+        Model of the upper tail of the null, for p below 1 / (n_toys + 1), beside the counted p and never in its place.
+        "pareto": generalised Pareto, fitted to the upper fifth of the toys; that of the aggregate in any case. "gamma":
+        fitted to the whole null of each scale. "chi2": the same with the degrees of freedom alone free. Fits that fail
+        a test of goodness are refused. Needs 100 toys; see "Beyond the toys" in the user guide.
+    stopping : int or None, default=None
+        Stop simulating once as many toys reach the observed statistic: p is then ``stopping`` over the number of toys.
+        Valid, and much cheaper where there is no anomaly. ``n_toys`` is the most that are simulated.
+    null_distribution : NullDistribution or None, default=None
+        Toys of an earlier calibration, in place of new ones; ``n_toys`` is then not used, and ``random_state=None``
+        takes the seed of the toys. Toys that do not fit this test are refused in ``fit``. Toys of a permutation fit the
+        same pool and seed alone; those of "split" and "bootstrap" any data of the same number of rows, or with
+        ``expected_count`` of the same expected count, beside the same reference. Whatever was learned from pooled rows,
+        as a scaler is in a Pipeline, rules that out; toys that were made from pooled rows with labels are refused.
+        What a callable draws is not seen: only its name is compared.
     backend : {"auto", "numba", "matmul", "numpy"}, default="auto"
         "numba": fused compiled loops; "matmul": matrix products; "numpy": the slow definition. "auto" takes "matmul"
         above 48 features and "numba" below.
@@ -255,6 +271,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         calibration: str | Callable[..., Any] = "permutation",
         n_toys: int = 500,
         aggregation: str = "power-mean",
+        tail: str | None = None,
+        stopping: int | None = None,
+        null_distribution: NullDistribution | None = None,
         backend: str = "auto",
         random_state: Any = None,
         n_jobs: int | None = None,
@@ -281,6 +300,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         self.calibration = calibration
         self.n_toys = n_toys
         self.aggregation = aggregation
+        self.tail = tail
+        self.stopping = stopping
+        self.null_distribution = null_distribution
         self.backend = backend
         self.random_state = random_state
         self.n_jobs = n_jobs

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -12,9 +13,11 @@ from sklearn.base import clone
 
 import sparker._backends
 from sparker import SparKerTest, two_sample_test
-from sparker._aggregation import aggregate
-from sparker._calibration import BATCH, MAX_FAILED, ToyFailure, generator, simulate
+from sparker._aggregation import aggregate, count_exceedances
+from sparker._calibration import BATCH, generator, simulate
+from sparker._null import MAX_FAILED, ToyFailure
 from sparker._pool import Pool
+from sparker._results import clopper_pearson, counted_p_value, negative_binomial_interval
 from sparker._toys import CallableToys, PermutationToys
 
 
@@ -328,6 +331,96 @@ class TestWhenToysAreDrawn:
         assert test.result().to_dict() == want.result().to_dict()
         assert_array_equal(test.calibrate().values, want.calibrate().values)
         assert_array_equal(test.score_samples(samples[1]), want.score_samples(samples[1]))
+
+
+class TestStopping:
+    """Besag and Clifford's rule, toy by toy."""
+
+    @pytest.fixture
+    def null_samples(self, rng):
+        return rng.normal(size=(120, 2)), rng.normal(size=(40, 2))
+
+    @pytest.mark.parametrize("rule", ["power-mean", "min-mean"])
+    @pytest.mark.parametrize("h", [1, 4, 20])
+    def test_ends_at_the_first_toy_where_a_plain_count_reaches_the_number(self, null_samples, quick, rule, h):
+        quick = quick | {"n_toys": 150, "aggregation": rule}
+        whole = fit(null_samples, quick).calibrate().values
+        test = fit(null_samples, quick, stopping=h)
+        counts = []
+        for n in range(1, 151):
+            observed, null = aggregate(whole[:n], test.statistics_, rule)
+            counts.append(np.sum(null >= observed * (1 - 1e-5)))
+        reached = np.flatnonzero(np.array(counts) >= h)
+        n_toys = reached[0] + 1 if len(reached) else 150
+        result = test.result()
+        assert_array_equal(test.calibrate().values, whole[:n_toys])
+        assert (result.n_toys, result.stopping, result.stopped) == (n_toys, h, len(reached) > 0)
+        want = h / n_toys if len(reached) else (1 + counts[-1]) / 151
+        assert result.pvalue == test.p_value() == want
+        low, high = negative_binomial_interval(h, n_toys) if len(reached) else clopper_pearson(counts[-1], 150)
+        assert result.interval == (low, high)
+        assert not result.at_resolution or not len(reached)
+
+    def test_is_the_same_for_any_number_of_jobs(self, null_samples, quick):
+        quick = quick | {"n_toys": 400, "stopping": 9}
+        one, two = (fit(null_samples, quick, n_jobs=jobs) for jobs in (1, 2))
+        assert one.result().to_dict() == two.result().to_dict()
+        assert one.result().n_toys < 200
+        assert_array_equal(one.calibrate().values, two.calibrate().values)
+
+    def test_that_is_never_reached_changes_nothing_but_the_name(self, samples, quick):
+        plain, test = fit(samples, quick), fit(samples, quick, stopping=19)
+        got, want = test.result().to_dict(), plain.result().to_dict()
+        assert got == want | {"stopping": 19}
+
+    def test_simulates_few_toys(self, toys):
+        asked = []
+
+        def count(values):
+            asked.append(len(values))
+            return len(values) - 2
+
+        null = simulate(Mean(), toys, None, 5, 10_000, 1, 0, 0, None, None, (3, count))
+        assert len(null) == 5
+        assert asked == [3, 4, 5]
+        assert_array_equal(null.values, simulate(Mean(), toys, None, 5, 5, 1, 0).values)
+
+    def test_goes_on_from_a_file(self, null_samples, quick, tmp_path):
+        quick = quick | {"n_toys": 400, "stopping": 9}
+        want = fit(null_samples, quick)
+        half = want.calibrate().values[:5]
+        assert len(want.calibrate()) > 5
+        path = tmp_path / "toys.npz"
+        before = want.calibrate()
+        fields = {name: getattr(before, name)[:5] for name in ("converged", "failed", "seeds", "numbers")}
+        replace(before, values=half, **fields).save(path)
+        test = fit(null_samples, quick)
+        test.calibrate(path)
+        assert test.result().to_dict() == want.result().to_dict()
+        assert len(fit(null_samples, quick).calibrate(path)) == len(before)
+
+    def test_leaves_no_tail(self, null_samples, quick):
+        result = fit(null_samples, quick, n_toys=400, stopping=9, tail="pareto").result()
+        assert result.stopped
+        assert "stopped early" in result.tail_note
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("rule", ["power-mean", "min-mean", "min"])
+    def test_keeps_the_level_though_ranks_depend_on_the_rows_so_far(self, seed, rule):
+        """Exchangeable rows of correlated scales: P(p <= alpha) <= alpha within what 99.9 % of cases have."""
+        h, n_toys, n_sets = 4, 39, 1500
+        p_values = []
+        for i in range(n_sets):
+            rng = np.random.default_rng([seed, i])
+            rows = rng.exponential(size=(n_toys + 1, 3)) + 2 * rng.exponential(size=(n_toys + 1, 1))
+            for n in range(h, n_toys + 1):
+                k = count_exceedances(rows[1 : n + 1], rows[0], rule)
+                if k >= h:
+                    break
+            p_values.append(counted_p_value(k, n, h))
+        for alpha in (0.025, 0.1, 0.2, 0.5):
+            assert np.sum(np.array(p_values) <= alpha + 1e-9) <= stats.binom.ppf(0.999, n_sets, alpha)
+        assert np.mean(np.array(p_values) <= 0.1 + 1e-9) > 0.06  # conservative, not useless
 
 
 class TestModes:

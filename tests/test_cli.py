@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sparker import SparKerTest, __version__, cli
+from sparker._statistic import SparKerStatistic
 from sparker.cli import main
 
 matplotlib.use("Agg")
@@ -109,6 +110,30 @@ def test_every_format_gives_the_same_numbers(files, report):
         assert found["feature_names"] == (NAMES if suffix == ".parquet" else None)
     pd.DataFrame(np.load("d.npy")[:, ::-1], columns=NAMES[::-1]).to_csv("reversed.csv", index=False)
     assert report("r.csv", "reversed.csv")["statistic"] == first["statistic"]
+
+
+def test_toys_are_kept_in_a_bank(files, report, error, monkeypatch):
+    first = report(*files, "--bank", "bank.npz")
+    assert first == report(*files)
+    evaluate = SparKerStatistic.evaluate
+    monkeypatch.setattr(SparKerStatistic, "evaluate", lambda *_: pytest.fail("a toy is simulated again"))
+    assert report(*files, "--bank", "bank.npz") == first
+    monkeypatch.setattr(SparKerStatistic, "evaluate", evaluate)
+    message = error("test", "d.csv", "r.csv", *QUICK, "--bank", "bank.npz")
+    assert "does not fit this test" in message
+    assert "n_data: found 40, needed 120" in message
+    assert "--bank missing/bank: it must be a file" in error("test", *files, "--bank", "missing/bank")
+
+
+def test_a_bank_of_the_reference_serves_other_data(files, report, capsys, monkeypatch):
+    arguments = ("--calibration", "split", "--bank", "bank.npz")
+    report(*files, *arguments)
+    np.save("other.npy", np.load("d.npy")[::-1] * 1.1)
+    monkeypatch.setattr(SparKerStatistic, "evaluate", lambda *_: pytest.fail("a toy is simulated again"))
+    found = report("r.npy", "other.npy", *arguments)
+    assert_allclose(found["scaling"]["mean"], np.load("r.npy").mean(axis=0))
+    assert main(["test", "r.npy", "other.npy", *QUICK, *arguments]) == 0
+    assert "by the mean and deviation of the reference\n" in capsys.readouterr().out
 
 
 def test_options_reach_the_test(files, report):

@@ -84,6 +84,14 @@ def test_examples_run(path, tmp_path, monkeypatch):
     assert result.failed == 0
 
 
+def test_examples_of_the_user_guide_run(tmp_path, monkeypatch):
+    guide = ROOT.parent / "doc" / "user_guide.rst"
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testfile(str(guide), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+    assert result.attempted > 20
+
+
 def test_the_first_name_that_a_reader_meets_has_an_example():
     for name in ("SparKerTest", "two_sample_test"):
         assert ">>> " in getattr(sparker, name).__doc__

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from sparker._results import TwoSampleResult, clopper_pearson, counted_p_value, z_score
+from sparker._results import TwoSampleResult, clopper_pearson, counted_p_value, negative_binomial_interval, z_score
 
 
 def make_result(**changes):
@@ -56,6 +56,62 @@ def test_interval_is_that_of_clopper_and_pearson(n_exceed, n_toys):
     low = stats.beta.ppf(0.025, n_exceed, n_toys - n_exceed + 1) if n_exceed else 0.0
     high = stats.beta.ppf(0.975, n_exceed + 1, n_toys - n_exceed) if n_exceed < n_toys else 1.0
     assert_allclose(clopper_pearson(n_exceed, n_toys), (low, high), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("n_exceed", "n_toys", "stopping", "p"),
+    [(3, 60, 3, 0.05), (4, 60, 3, 0.05), (3, 3, 3, 1.0), (2, 99, 3, 0.03), (0, 99, 3, 0.01), (5, 99, None, 0.06)],
+)
+def test_p_value_of_toys_that_stop(n_exceed, n_toys, stopping, p):
+    assert_allclose(counted_p_value(n_exceed, n_toys, stopping), p, rtol=1e-15)
+
+
+@pytest.mark.parametrize(("stopping", "n_toys"), [(1, 1), (1, 40), (5, 5), (5, 6), (10, 200)])
+def test_negative_binomial_interval_ends_where_the_tails_do(stopping, n_toys):
+    low, high = negative_binomial_interval(stopping, n_toys)
+    # stopping by toy n: at least so many among n; not before it: fewer among n - 1
+    assert_allclose(stats.binom.sf(stopping - 1, n_toys, low), 0.025, rtol=1e-9)
+    if n_toys == stopping:
+        assert high == 1
+    else:
+        assert_allclose(stats.binom.cdf(stopping - 1, n_toys - 1, high), 0.025, rtol=1e-9)
+    assert low < stopping / n_toys <= high
+
+
+@pytest.mark.parametrize("p", [0.02, 0.1, 0.4])
+def test_interval_of_toys_that_stop_covers_exactly_computed(p):
+    h, n_max = 4, 200
+    stopped = np.arange(h, n_max + 1)
+    probability = stats.nbinom.pmf(stopped - h, h, p)
+    covered = [low <= p <= high for low, high in (negative_binomial_interval(h, n) for n in stopped)]
+    left = [low <= p <= high for low, high in (clopper_pearson(k, n_max) for k in range(h))]
+    share = probability @ covered + stats.binom.pmf(np.arange(h), n_max, p) @ left
+    assert_allclose(probability.sum() + stats.binom.cdf(h - 1, n_max, p), 1, rtol=1e-9)
+    assert 0.95 <= share < 0.99
+
+
+def test_text_says_what_the_tail_says():
+    fields = {"tail_model": "gamma", "tail_pvalue": 3e-5, "tail_zscore": 4.01, "tail_interval": (3.7, 4.4)}
+    text = str(make_result(**fields, tail_goodness=0.3))
+    assert "tail (gamma): p = 3e-05, Z = 4.01 (95 % band 3.70 to 4.40), goodness of fit p = 0.3" in text
+    assert "Z > 2.33" in text
+    text = str(make_result(tail_model="chi2", tail_note="goodness of fit p = 0.005 < 0.01"))
+    assert "tail (chi2) refused: goodness of fit p = 0.005 < 0.01; Z by counting stands" in text
+    assert "tail" not in str(make_result())
+
+
+def test_text_says_that_toys_stopped():
+    assert "99 toys, permutation; 0 failed; seed 7; stopped at 5 that reach" in str(
+        make_result(stopping=5, stopped=True)
+    )
+    assert "stopped" not in str(make_result(stopping=5))
+
+
+def test_to_dict_has_no_nan_of_a_refused_tail():
+    scales = make_result().scales | {"tail_pvalue": np.array([np.nan, 1e-5]), "tail_zscore": np.array([np.nan, 4.2])}
+    content = json.loads(json.dumps(make_result(scales=scales).to_dict(), allow_nan=False))
+    assert content["scales"]["tail_pvalue"] == [None, 1e-5]
+    assert content["scales"]["tail_zscore"] == [None, 4.2]
 
 
 def test_to_dict_is_ready_for_json():
