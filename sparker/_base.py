@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sparker import _aggregation, _calibration, _toys
 from sparker._calibration import NullDistribution, Statistic
-from sparker._results import TwoSampleResult, clopper_pearson, counted_p_value, z_score
+from sparker._results import TwoSampleResult, clopper_pearson, counted_p_value, effective_size, z_score
 from sparker._samples import FLOATS, Samples, read_samples
 from sparker._version import __version__
 
@@ -93,8 +93,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         data : array-like of shape (n_data, n_features), default=None
             The data sample, as a keyword; works with ``Pipeline(transform_input=["data"])``.
         sample_weight : array-like of shape (n_reference,) or (n_samples,), default=None
-            Weights >= 0 of the rows of X. Reference weights are scaled to the expected data count.
-            Rows of weight 0 are dropped.
+            Weights of the rows of X. Reference weights are scaled to the expected data count; some may be negative, their
+            sum must be positive. Data weights are >= 0. Rows of weight 0 are dropped.
 
         Returns
         -------
@@ -105,7 +105,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If a sample is empty, not finite, or of another number of features; if `y` is neither two
-            classes nor a second sample; if weights are negative or all 0.
+            classes nor a second sample; if weights of the data are negative, or those of a sample all 0, or those of
+            the reference do not have a positive sum.
         """
         self._forget()
         samples = read_samples(self, X, y, data, sample_weight)
@@ -228,6 +229,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             seed=self.seed_,
             version=__version__,
             null_distribution=null,
+            n_effective_reference=effective_size(fitted.observed.weights.reference),
+            n_effective_data=effective_size(fitted.observed.weights.data),
         )
 
     @abstractmethod

@@ -3,7 +3,7 @@
 The score of a candidate kernel k at f = 0 is ``U = sum_x (c_x - w_x) k(x)``, the derivative of -L with respect to its
 amplitude; its variance under the null is ``V = sum_x v_x k(x)^2`` with ``v_x = w_x + c_x N(D|H0) / N_R``, which pools
 both samples: for unweighted rows it does not depend on the labels, and an excess where the reference has no rows has a
-finite score.
+finite score. `sparker._pool.Weights.spread` is v for any weights.
 """
 
 from collections.abc import Sequence
@@ -123,7 +123,7 @@ def score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:
     variance = np.empty_like(difference)
     for k, toy in enumerate(toys):
         difference[:, k] = toy.data - toy.reference
-        variance[:, k] = toy.reference + toy.unit * toy.data
+        variance[:, k] = toy.spread()
     if np.ptp(variance, axis=1).max() <= 1e-5 * variance.max():
         variance = variance[:, :1]
     return difference, variance
