@@ -3,6 +3,15 @@
 from sparker._calibration import NullDistribution
 from sparker._results import TwoSampleResult
 from sparker._version import __version__
-from sparker.two_sample import KernelSummary, SparKerTest, two_sample_test
+from sparker._where import KernelSignificance, KernelSummary
+from sparker.two_sample import SparKerTest, two_sample_test
 
-__all__ = ["KernelSummary", "NullDistribution", "SparKerTest", "TwoSampleResult", "__version__", "two_sample_test"]
+__all__ = [
+    "KernelSignificance",
+    "KernelSummary",
+    "NullDistribution",
+    "SparKerTest",
+    "TwoSampleResult",
+    "__version__",
+    "two_sample_test",
+]

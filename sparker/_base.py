@@ -93,8 +93,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         data : array-like of shape (n_data, n_features), default=None
             The data sample, as a keyword; works with ``Pipeline(transform_input=["data"])``.
         sample_weight : array-like of shape (n_reference,) or (n_samples,), default=None
-            Weights of the rows of X. Reference weights are scaled to the expected data count; some may be negative, their
-            sum must be positive. Data weights are >= 0. Rows of weight 0 are dropped.
+            Weights of the rows of X. Reference weights are scaled to the expected data count; some may be negative,
+            their sum must be positive. Data weights are >= 0. Rows of weight 0 are dropped.
 
         Returns
         -------
@@ -155,10 +155,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         if not hasattr(self, "null_distribution_"):
             fitted = self._fitted
-            if fitted.samples.fingerprint() != fitted.fingerprint:
-                raise ValueError(
-                    "The samples were changed in place after fit: their toys would not belong to it. Fit again."
-                )
+            self._refuse_changed()
             toys = _toys.make_toys(fitted.observed, fitted.calibration)
             plan = fitted.plan
             if toys.pool is not None and toys.pool is not fitted.observed.pool:
@@ -306,6 +303,12 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         null = self.calibrate()
         return _aggregation.aggregate(null.values, self.statistics_, self._fitted.aggregation)
+
+    def _refuse_changed(self) -> None:
+        if self._fitted.samples.fingerprint() != self._fitted.fingerprint:
+            raise ValueError(
+                "The samples were changed in place after fit: their toys would not belong to it. Fit again."
+            )
 
     def _warm_up(self) -> None:
         """Compile, in this process, what the workers will call."""

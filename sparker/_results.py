@@ -100,7 +100,7 @@ class TwoSampleResult:
 
     @property
     def mode(self) -> str:
-        """What is compared: "shape only", or "expected count ...", a counting experiment whose count is evidence too."""
+        """What is compared: "shape only", or "expected count ...": a counting experiment, the count is evidence too."""
         return "shape only" if self.expected_count is None else f"expected count {self.expected_count:g}"
 
     def to_dict(self) -> dict[str, Any]:

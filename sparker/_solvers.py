@@ -114,9 +114,9 @@ def _neyman_pearson(objective: Objective, state: _State) -> float:
 class NewtonSolver:
     """Damped Newton steps in the amplitudes together with scaled gradient steps in the centres.
 
-    L is convex in the amplitudes, so that an M x M system all but solves them; with negative reference weights it is not
-    convex, nor bounded, and the bound on |a_i| ends the descent. A centre moves along its gradient by the
-    length that its Gauss-Newton curvature suggests, at most `reach` widths: the step does not know the dimension.
+    L is convex in the amplitudes, so that an M x M system all but solves them; with negative reference weights it is
+    neither convex nor bounded, and the bound on |a_i| ends the descent. A centre moves along its gradient by the length
+    that its Gauss-Newton curvature suggests, at most `reach` widths: the step does not know the dimension.
     A step that makes the objective worse is shortened, and refused if that does not help.
 
     Attributes

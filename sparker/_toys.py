@@ -129,8 +129,8 @@ def _warn_if_drawn_twice(reference: Pool, count: float) -> None:
     largest = count * reference.weight.max() / reference.signed_weight.sum()
     if largest > 1:
         warnings.warn(
-            f"The reference row of the largest weight is expected {largest:.3g} times in the data of a toy: unit-weight "
-            "rows do not look like that. Pass more reference rows, or a callable that draws a toy pair.",
+            f"The reference row of the largest weight is expected {largest:.3g} times in the data of a toy: rows of "
+            "weight 1 do not look like that. Pass more reference rows, or a callable that draws a toy pair.",
             UserWarning,
             stacklevel=5,
         )

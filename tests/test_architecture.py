@@ -19,7 +19,7 @@ ORDER = [
     {"_io", "displays", "datasets", "presets"},
     {"__init__"},
     {"two_sample", "peers"},
-    {"_base"},
+    {"_base", "_where"},
     {"_calibration", "_aggregation", "_results", "_samples", "_statistic"},
     {"_toys", "_companions", "_solvers"},
     {"_starts"},

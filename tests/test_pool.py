@@ -98,7 +98,8 @@ class TestSpread:
         for _ in range(2000):
             n_reference, n_data = rng.poisson(90), rng.poisson(60)
             x, d = rng.random(n_reference), np.sqrt(rng.random(n_data)) if kind != "equal" else rng.random(n_data)
-            w = {"equal": np.ones(n_reference), "event": 2 * x, "signed": 2 * x * rng.choice([-1, 3], n_reference)}[kind]
+            sign = rng.choice([-1, 1.5], n_reference, p=[0.2, 0.8])
+            w = {"equal": np.ones(n_reference), "event": 2 * x, "signed": 2 * x * sign}[kind]
             raw = w * (60 / 90)  # sums to 60 on average, not in every sample: counts are part of this score
             pool = Pool([x[:, None], d[:, None]], np.append(raw if kind != "equal" else w, np.ones(n_data)))
             of_data = np.arange(n_reference + n_data) >= n_reference

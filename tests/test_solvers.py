@@ -57,9 +57,11 @@ class TestNegativeWeights:
     """L is neither convex nor bounded: steps must still go down, and end."""
 
     @pytest.fixture
-    def signed(self, draw_problem, rng):
+    def signed(self, draw_problem):
         problem = draw_problem(n=200, n_kernels=3, width=0.7, competition=False)
-        return problem.change(reference_weight=np.where(rng.random(200) < 0.4, -1.0, 1.2))
+        # few negative ones in all, but no others under one kernel
+        near = np.linalg.norm(problem.X - problem.centers[0], axis=1) < 0.7
+        return problem.change(reference_weight=np.where(near, -0.5, 1.5))
 
     def test_the_hessian_is_indefinite_and_newton_steps_go_down(self, signed, rng):
         objective = make_objective(signed, alpha=0.0)
@@ -79,7 +81,7 @@ class TestNegativeWeights:
         at = objective(amplitudes, signed.centers, signed.width)
         inside = np.abs(amplitudes) < bound
         assert np.max(np.abs(amplitudes)) <= bound
-        assert_allclose(at.amplitude_gradient[inside], 0, atol=1e-3)
+        assert_allclose(at.amplitude_gradient[inside], 0, atol=1e-2)  # of a curvature of 1e4
         assert np.all((np.sign(amplitudes) * at.amplitude_gradient)[~inside] <= 1e-9)
         assert path.converged.all()
 

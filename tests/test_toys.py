@@ -191,7 +191,6 @@ class TestBootstrap:
         counts = [weights.data.sum() for weights in draw_many(self.make(expected=30.0), 1000)]
         assert_allclose(np.mean(counts), 30, atol=4 * np.sqrt(30 / 1000))
 
-
     def test_negative_weights_take_data_away_and_keep_their_sign_in_the_reference(self):
         """Reference of density 1 on (0, 1) and of +2 - 1 on (5, 6): as many data rows on both."""
         rng = np.random.default_rng(0)
