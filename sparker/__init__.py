@@ -4,14 +4,18 @@ from sparker._calibration import NullDistribution
 from sparker._results import TwoSampleResult
 from sparker._version import __version__
 from sparker._where import KernelSignificance, KernelSummary
+from sparker.planning import PowerCurve, power_curve, toys_needed
 from sparker.two_sample import SparKerTest, two_sample_test
 
 __all__ = [
     "KernelSignificance",
     "KernelSummary",
     "NullDistribution",
+    "PowerCurve",
     "SparKerTest",
     "TwoSampleResult",
     "__version__",
+    "power_curve",
+    "toys_needed",
     "two_sample_test",
 ]

@@ -55,7 +55,7 @@ class KernelSummary:
     nearest_rows: npt.NDArray[np.intp]
 
     def radius(self, level: float = 0.5) -> float:
-        """Radius of the region around the centre where the kernel is above a level.
+        """Return the radius of the region around the centre where the kernel is above a level.
 
         Parameters
         ----------

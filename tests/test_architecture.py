@@ -18,6 +18,7 @@ ORDER = [
     {"cli"},
     {"_io", "displays", "datasets", "presets"},
     {"__init__"},
+    {"planning", "monitoring", "systematics"},
     {"two_sample", "peers"},
     {"_base", "_where"},
     {"_calibration", "_aggregation", "_results", "_samples", "_statistic"},
