@@ -4,12 +4,16 @@ from sparker._calibration import NullDistribution
 from sparker._results import TwoSampleResult
 from sparker._version import __version__
 from sparker._where import KernelSignificance, KernelSummary
+from sparker.monitoring import BatchMonitor, BatchResult, MonitorResult
 from sparker.planning import PowerCurve, power_curve, toys_needed
 from sparker.two_sample import SparKerTest, two_sample_test
 
 __all__ = [
+    "BatchMonitor",
+    "BatchResult",
     "KernelSignificance",
     "KernelSummary",
+    "MonitorResult",
     "NullDistribution",
     "PowerCurve",
     "SparKerTest",

@@ -58,6 +58,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
     """
 
     scales_: dict[str, Array]
+    expected_count: float | None
 
     _parameter_constraints: dict[str, list[Any]] = {
         "n_toys": [Interval(Integral, 1, None, closed="left")],
