@@ -6,6 +6,7 @@ from sparker._version import __version__
 from sparker._where import KernelSignificance, KernelSummary
 from sparker.monitoring import BatchMonitor, BatchResult, MonitorResult
 from sparker.planning import PowerCurve, power_curve, toys_needed
+from sparker.systematics import SystematicResult, systematic_p_value
 from sparker.two_sample import SparKerTest, two_sample_test
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "NullDistribution",
     "PowerCurve",
     "SparKerTest",
+    "SystematicResult",
     "TwoSampleResult",
     "__version__",
     "power_curve",
+    "systematic_p_value",
     "toys_needed",
     "two_sample_test",
 ]

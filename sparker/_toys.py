@@ -136,7 +136,7 @@ def _warn_if_drawn_twice(reference: Pool, count: float) -> None:
         )
 
 
-def _data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_rows: int) -> int:
+def data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_rows: int) -> int:
     count = n_data if expected is None else int(rng.poisson(expected))
     if not 0 < count < n_rows:
         raise ValueError(
@@ -148,7 +148,7 @@ def _data_count(rng: np.random.Generator, n_data: int, expected: float | None, n
 
 def _partition(pool: Pool, n_data: int, expected: float | None, rng: np.random.Generator) -> Weights:
     """Random rows become data, the rest reference, without replacement."""
-    count = _data_count(rng, n_data, expected, pool.n_rows)
+    count = data_count(rng, n_data, expected, pool.n_rows)
     data = np.zeros(pool.n_rows)
     data[pool.scrambled[rng.permutation(pool.n_rows)[:count]]] = 1.0
     return pair_weights(pool, 1.0 - data, data, expected)
