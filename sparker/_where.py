@@ -85,7 +85,8 @@ class KernelSignificance(KernelSummary):
         this p is too small, whatever it is, and only describes.
     corrected_pvalue : float
         Share of toys whose most surprising score, over all their candidates and widths, is as surprising. It allows
-        for the search: the chance that any kernel has p <= alpha under the null is at most alpha.
+        for the search: the chance that any kernel has p <= alpha under the null is at most alpha. A kernel counts no
+        more than the best candidate did: where candidates are few, and none is near, p is too large.
     excess_interval : tuple of float
         ``expected_excess`` minus and plus its standard deviation, from the counts of both samples, at the fitted
         centres and width: about 68 % where these were known beforehand, less where they were fitted. nan unless
