@@ -149,11 +149,11 @@ def corrected_p_values(null: Array, observed: Array, scores: Array, column: int)
     """
     rows = np.concatenate([observed[None], null])
     surprise = -_aggregation.extended_log_p(rows)
-    order = np.argsort(rows[:, column], kind="stable")
-    values, found = rows[order, column], np.maximum.accumulate(surprise[order, column])
-    # Between two rows the map is taken at the lower one, which errs on the side of a larger p.
-    below = np.searchsorted(values, np.minimum(scores, observed[column]), side="right")
-    of_kernels = np.append(0.0, found)[below]
+    finite = rows[np.isfinite(rows[:, column]), column]
+    order = np.argsort(finite, kind="stable")
+    found = np.maximum.accumulate(surprise[np.isfinite(rows[:, column]), column][order])
+    # Between two rows the map is a line, as in its tail: it rises with the score and meets that of the observed row.
+    of_kernels = np.interp(np.minimum(scores, observed[column]), finite[order], found)
     return counted(surprise[1:].max(axis=1)[:, None], of_kernels)
 
 

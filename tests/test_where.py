@@ -113,6 +113,18 @@ class TestCorrected:
         assert np.all(np.diff(p) <= 0)
         assert (p[0], p[-1]) == (1, 1 / 200)
 
+    def test_knows_how_far_a_score_is_beyond_all_toys(self, rng):
+        """The observed row alone is above: a kernel a little below it is far above the toys still."""
+        null = rng.chisquare(2, size=(99, 8))
+        (p,) = _where.corrected_p_values(null, np.full(8, 80.0), np.array([70.0]), 3)
+        assert p == 0.01
+
+    def test_failed_toys_count_as_more_surprising(self, rng):
+        null = rng.chisquare(2, size=(99, 3))
+        null[:4] = np.inf
+        (p,) = _where.corrected_p_values(null, np.full(3, 80.0), np.array([70.0]), 0)
+        assert p == 0.05
+
     def test_knows_the_search(self, rng):
         """p of the largest of five independent scores."""
         null = rng.chisquare(1, size=(20_000, 5))
