@@ -22,6 +22,7 @@ from sparker._results import (
     TwoSampleResult,
     clopper_pearson,
     counted_p_value,
+    effective_size,
     negative_binomial_interval,
     z_score,
 )
@@ -70,6 +71,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
 
     scales_: dict[str, Array]
     null_distribution_: Any
+    expected_count: float | None
 
     _parameter_constraints: dict[str, list[Any]] = {
         "n_toys": [Interval(Integral, 1, None, closed="left")],
@@ -108,8 +110,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         data : array-like of shape (n_data, n_features), default=None
             The data sample, as a keyword; works with ``Pipeline(transform_input=["data"])``.
         sample_weight : array-like of shape (n_reference,) or (n_samples,), default=None
-            Weights >= 0 of the rows of X. Reference weights are scaled to the expected data count.
-            Rows of weight 0 are dropped.
+            Weights of the rows of X. Reference weights are scaled to the expected data count; some may be negative,
+            their sum must be positive. Data weights are >= 0. Rows of weight 0 are dropped.
 
         Returns
         -------
@@ -120,7 +122,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If a sample is empty, not finite, or of another number of features; if `y` is neither two
-            classes nor a second sample; if weights are negative or all 0; if `null_distribution` does not fit.
+            classes nor a second sample; if weights of the data are negative, or those of a sample all 0, or those of
+            the reference do not have a positive sum; if `null_distribution` does not fit.
         """
         self._forget()
         samples = read_samples(self, X, y, data, sample_weight)
@@ -198,10 +201,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
 
     def _simulate(self, first: int, n_toys: int, path: Any, stopping: int | None) -> NullDistribution:
         fitted = self._fitted
-        if fitted.samples.fingerprint() != fitted.fingerprint:
-            raise ValueError(
-                "The samples were changed in place after fit: their toys would not belong to it. Fit again."
-            )
+        self._refuse_changed()
         toys = _toys.make_toys(fitted.observed, fitted.calibration)
         plan = fitted.plan
         if toys.pool is not None and toys.pool is not fitted.observed.pool:
@@ -308,6 +308,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             stopping=null.stopping,
             stopped=stopped,
             **of_aggregate,
+            n_effective_reference=effective_size(fitted.observed.weights.reference),
+            n_effective_data=effective_size(fitted.observed.weights.data),
         )
 
     def _find_tail(self, stopped: bool) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -403,6 +405,12 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         null = self.calibrate()
         return _aggregation.aggregate(null.values, self.statistics_, self._fitted.aggregation)
+
+    def _refuse_changed(self) -> None:
+        if self._fitted.samples.fingerprint() != self._fitted.fingerprint:
+            raise ValueError(
+                "The samples were changed in place after fit: their toys would not belong to it. Fit again."
+            )
 
     def _warm_up(self) -> None:
         """Compile, in this process, what the workers will call."""

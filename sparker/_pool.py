@@ -32,11 +32,29 @@ class Weights:
         c_x, summing to N_D.
     unit : float
         w of a reference row of pool weight 1, N(D|H0) / N_R for unweighted rows.
+    noise : ndarray of shape (n,) or None
+        Variance of w_x as a sum of draws. None: unit |w_x|, since w is a multiple of rows of weight 1.
     """
 
     reference: Array
     data: Array
     unit: float
+    noise: Array | None = None
+
+    def spread(self) -> Array:
+        """Variance of each row's part in a difference of data and reference, pooled over both, shape (n,).
+
+        A row near x tells the density of the data there, w or c, and the variance of the reference, w^2 or u c with
+        u = sum w^2 / sum w; both are averaged with the weights 1 / (1 + u) of reference and u / (1 + u) of data that
+        are best for the first. Where all weights are whole numbers it is w + u c, and for equal ones it does not
+        depend on the labels. A negative weight adds to the variance of the reference, and takes nothing from the
+        density, so that no sum over a region is negative.
+        """
+        size = np.abs(self.reference)
+        noise = self.unit * size if self.noise is None else self.noise
+        u = float(noise.sum(dtype=np.float64) / self.reference.sum(dtype=np.float64))
+        pooled = (np.maximum(self.reference, 0) + noise) / (1 + u) + u * self.data
+        return pooled.astype(self.data.dtype, copy=False)
 
 
 class Pool:
@@ -47,7 +65,14 @@ class Pool:
     blocks : sequence of ndarray of shape (n_b, d)
         C-contiguous, all float32 or all float64.
     weight : ndarray of shape (n,), optional
-        Weight of each row for drawing rows without looking at labels; default 1.
+        Weight of each row; default 1. Its size draws rows without looking at labels; a negative one takes away where
+        the row is reference.
+
+    Attributes
+    ----------
+    weight : ndarray of shape (n,)
+        Size of each weight.
+    signed_weight : ndarray of shape (n,)
     """
 
     def __init__(self, blocks: Sequence[Array], weight: Array | None = None) -> None:
@@ -55,7 +80,8 @@ class Pool:
         self.n_rows = sum(len(block) for block in self.blocks)
         self.n_features = self.blocks[0].shape[1]
         self.dtype = self.blocks[0].dtype
-        self.weight = np.ones(self.n_rows) if weight is None else np.asarray(weight, dtype=np.float64)
+        self.signed_weight = np.ones(self.n_rows) if weight is None else np.asarray(weight, dtype=np.float64)
+        self.weight = np.abs(self.signed_weight)
 
     def parts(self) -> Iterator[tuple[Array, slice]]:
         """Yield each block with the range of its rows in the pool."""
@@ -121,6 +147,11 @@ class Pool:
         return order[np.minimum(found, last)]
 
     @cached_property
+    def counts(self) -> bool:
+        """Whether weights are whole numbers: a row of weight 2 is then two rows, not one that weighs twice as much."""
+        return bool(np.all(self.weight == np.round(self.weight)))
+
+    @cached_property
     def _cumulative(self) -> Array:
         return np.cumsum(self.weight[self.order], dtype=np.float64)
 
@@ -138,9 +169,9 @@ class Pool:
 
 
 def unit_mean(weight: Array) -> Array:
-    """Weights scaled to mean 1; whole numbers that differ are counts of rows, and stay."""
+    """Weights scaled to sizes of mean 1; whole numbers that differ are counts of rows, and stay."""
     counts = np.ptp(weight) > 0 and np.all(weight == np.round(weight))
-    return weight if counts else weight / weight.mean()
+    return weight if counts else weight / np.abs(weight).mean()
 
 
 def _mix(key: Array) -> Array:

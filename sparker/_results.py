@@ -51,6 +51,12 @@ def negative_binomial_interval(stopping: int, n_toys: int, level: float = 0.95) 
     return float(low), float(high)
 
 
+def effective_size(weight: Array) -> float:
+    """Number of rows of equal weight with the same relative variance, (sum w)^2 / sum w^2 (Kish, Survey Sampling)."""
+    weight = weight.astype(np.float64)
+    return float(weight.sum() ** 2 / np.square(weight).sum())
+
+
 @dataclass(frozen=True, slots=True)
 class TwoSampleResult:
     """Result of a two-sample test.
@@ -106,6 +112,9 @@ class TwoSampleResult:
         p of the upper-tail Anderson-Darling test of the fit; below 0.05 the fit is refused.
     tail_note : str
         Why the fit was refused; empty where it was not.
+    n_effective_reference, n_effective_data : float
+        (sum w)^2 / sum w^2 of the rows that the fit uses: as many rows of equal weight say as much. ``"split"`` uses
+        fewer than there are.
     """
 
     statistic: float
@@ -134,6 +143,13 @@ class TwoSampleResult:
     tail_interval: tuple[float, float] | None = None
     tail_goodness: float | None = None
     tail_note: str = ""
+    n_effective_reference: float = np.nan
+    n_effective_data: float = np.nan
+
+    @property
+    def mode(self) -> str:
+        """What is compared: "shape only", or "expected count ...": a counting experiment, the count is evidence too."""
+        return "shape only" if self.expected_count is None else f"expected count {self.expected_count:g}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the toys as plain Python numbers, lists and strings.
@@ -155,16 +171,24 @@ class TwoSampleResult:
                 out[item.name] = list(value) if isinstance(value, tuple) else value
         return out
 
+    def _effective(self) -> list[str]:
+        """A line on effective sizes where weights make them differ from the rows."""
+        sizes = (self.n_effective_reference, self.n_effective_data)
+        unknown = np.isnan(self.n_effective_reference)
+        if unknown or self.calibration == "split" or np.allclose(sizes, (self.n_reference, self.n_data)):
+            return []
+        return ["effective sizes: {:.4g} reference and {:.4g} data rows".format(*sizes)]
+
     def __str__(self) -> str:
         p, z = f"= {self.pvalue:.4g}", f"= {self.zscore:.2f}"
         if self.at_resolution:
             p, z = f"<= {self.pvalue:.4g}", f"> {self.zscore:.2f}"
         low, high = self.interval
-        mode = "shape only" if self.expected_count is None else f"expected count {self.expected_count:g}"
         lines = [
             f"p {p} (95 % interval {low:.2g} to {high:.2g}), Z {z}",
             *self._tail_lines(),
-            f"{self.n_reference} reference and {self.n_data} data rows, {self.n_features} features; {mode}",
+            f"{self.n_reference} reference and {self.n_data} data rows, {self.n_features} features; {self.mode}",
+            *self._effective(),
             f"{self.n_toys} toys, {self.calibration}; {self.n_failed} failed; seed {self.seed}"
             + (f"; stopped at {self.stopping} that reach the statistic" if self.stopped else ""),
             f"aggregate over scales ({self.aggregation}): {self.statistic:.3f}",

@@ -27,7 +27,7 @@ class Samples:
     ----------
     reference, data : ndarray of shape (n_reference, d), (n_data, d)
     reference_weight, data_weight : ndarray of shape (n_reference,), (n_data,)
-        Raw weights, float64, positive.
+        Raw weights, float64, none of them 0; those of the data positive, those of the reference of positive sum.
     data_rows : ndarray of shape (n_data,)
         Row of each data row in the array that the user passed it in.
     classes : ndarray of shape (2,)
@@ -87,7 +87,8 @@ def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) 
     X, second = _same_dtype(X, second)
     _warn_if_disjoint(X, second)
     weight = _weights(sample_weight, X)
-    kept = weight > 0
+    kept = weight != 0
+    _check_sign(weight[kept], np.empty(0))
     _check_positive(reference=int(kept.sum()))
     return Samples(
         X if kept.all() else X[kept],
@@ -146,7 +147,8 @@ def _from_labels(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Samples:
     if len(classes) < 2:
         raise ValueError(f"y holds one class, {classes[0]!r}: needed are two, reference and data.")
     weight = _weights(sample_weight, X)
-    reference, data = (np.flatnonzero((label == k) & (weight > 0)) for k in (0, 1))
+    reference, data = (np.flatnonzero((label == k) & (weight != 0)) for k in (0, 1))
+    _check_sign(weight[reference], weight[data])
     _check_positive(reference=len(reference), data=len(data))
     return Samples(
         X[reference],
@@ -160,8 +162,19 @@ def _from_labels(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Samples:
 
 
 def _weights(sample_weight: Any, X: Array) -> Array:
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
     return np.asarray(weight, dtype=np.float64)
+
+
+def _check_sign(reference: Array, data: Array) -> None:
+    """Negative weights, of a generator at next-to-leading order say, are for the reference alone."""
+    if np.any(data < 0):
+        raise ValueError("Negative values in sample_weight of the data: only the reference may have negative weights.")
+    if np.any(reference < 0) and reference.sum() <= 0:
+        raise ValueError(
+            f"Negative values in sample_weight: those of the reference add up to {reference.sum():.6g}, needed is a "
+            "sum > 0."
+        )
 
 
 def _check_positive(**n_rows: int) -> None:

@@ -115,8 +115,9 @@ def _likelihood_ratio(objective: Objective, state: _State) -> float:
 class NewtonSolver:
     """Damped Newton steps in the amplitudes together with scaled gradient steps in the centres.
 
-    L is convex in the amplitudes, so that an M x M system all but solves them. A centre moves along its gradient by the
-    length that its Gauss-Newton curvature suggests, at most `reach` widths: the step does not know the dimension.
+    L is convex in the amplitudes, so that an M x M system all but solves them; with negative reference weights it is
+    neither convex nor bounded, and the bound on |a_i| ends the descent. A centre moves along its gradient by the length
+    that its Gauss-Newton curvature suggests, at most `reach` widths: the step does not know the dimension.
     A step that makes the objective worse is shortened, and refused if that does not help.
 
     Attributes
@@ -151,9 +152,12 @@ class NewtonSolver:
         """Newton step of the amplitudes, solved anew within their bounds where it would leave them."""
         gradient, hessian = state.at.amplitude_gradient, state.at.amplitude_hessian
         # Along eigenvectors: kernels that are broad or close to each other make the Hessian all but singular. Far from
-        # the solution the quadratic model overshoots; no component is longer than 2, a factor of e^2 in e^f.
+        # the solution the quadratic model overshoots; no component is longer than 2, a factor of e^2 in e^f. Negative
+        # reference weights may curve L down: the absolute eigenvalues keep every step a descent (Nocedal and Wright,
+        # Numerical Optimization, 3.4).
         curvature, axes = np.linalg.eigh(hessian)
-        curvature = np.maximum(curvature, 1e-9 + 1e-9 * curvature[-1])
+        curvature = np.abs(curvature)
+        curvature = np.maximum(curvature, 1e-9 + 1e-9 * curvature.max())
         slope = axes.T @ gradient
         step = -axes @ np.clip(slope / curvature, -LONGEST_STEP, LONGEST_STEP)
         if np.all(np.abs(state.amplitudes + step) <= self.max_amplitude):
@@ -169,7 +173,7 @@ class NewtonSolver:
     def _shift(self, state: _State) -> Array:
         """Step of the centres: gradient over mean curvature of a coordinate, at most `reach` widths long."""
         gradient = state.at.center_gradient
-        curvature = state.at.center_curvature[:, None] / gradient.shape[1]
+        curvature = np.abs(state.at.center_curvature[:, None]) / gradient.shape[1]
         length = np.linalg.norm(gradient, axis=1, keepdims=True)
         # The smaller of the Newton-like step 1 / curvature and the longest step; a kernel that nothing moves stays.
         longest = self.reach * state.width * curvature

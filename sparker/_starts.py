@@ -3,8 +3,8 @@
 The score of a candidate kernel k at f = 0 is ``U = sum_x (c_x - w_x) k(x)``, the derivative of -L with respect to its
 amplitude; its variance under the null is ``V = sum_x v_x k(x)^2`` with ``v_x = w_x + c_x N(D|H0) / N_R``, which pools
 both samples: for unweighted rows it does not depend on the labels, and an excess where the reference has no rows has a
-finite score. To V comes a fifth of a row, so that a row or two where there are no others do not outscore what is
-significant.
+finite score. `sparker._pool.Weights.spread` is v for any weights. To V comes a fifth of a row, so that a row or two
+where there are no others do not outscore what is significant.
 
 Scores are near Gaussian where a kernel reaches many rows and skewed where it reaches few. The largest of all would be
 decided by the places that fluctuate most; so candidates are divided by the number of rows in reach, labels unseen, and
@@ -49,10 +49,13 @@ class Scores:
     values: Array
     rows: Array
 
+    def classes(self) -> npt.NDArray[np.intp]:
+        """Which of `CLASSES` each candidate is in at each width, (n_widths, n_candidates)."""
+        return np.searchsorted(CLASSES, self.rows, side="right") - 1
+
     def largest(self) -> Array:
         """Largest squared score at each width in each of `CLASSES`, 0 where it is empty, (n_widths, n_classes)."""
-        of_class = np.searchsorted(CLASSES, self.rows, side="right") - 1
-        squared = np.square(self.values)
+        of_class, squared = self.classes(), np.square(self.values)
         return np.stack([np.where(of_class == c, squared, 0).max(axis=1) for c in range(len(CLASSES))], axis=1)
 
 
@@ -147,12 +150,12 @@ def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array
     return [Scores(values[:, :, k], rows[:, :, k]) for k in range(len(toys))]
 
 
-def scores_at(pool: Pool, weights: Weights, centers: Array, width: float) -> Array:
-    """U / sqrt(V) of kernels at given centres, shape (n_kernels,)."""
+def scores_at(pool: Pool, toys: Sequence[Weights], centers: Array, width: float) -> list[Scores]:
+    """Scores of kernels at given centres, in any order, and one width, for every toy."""
     order = np.argsort(centers[:, 0], kind="stable")
-    out = np.empty(len(centers))
-    out[order] = scores(pool, [weights], centers[order], np.array([width]))[0].values[0]
-    return out
+    back = np.argsort(order)
+    found = scores(pool, toys, centers[order], np.array([width]))
+    return [Scores(of_toy.values[:, back], of_toy.rows[:, back]) for of_toy in found]
 
 
 def score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:
@@ -161,7 +164,7 @@ def score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:
     variance = np.empty_like(difference)
     for k, toy in enumerate(toys):
         difference[:, k] = toy.data - toy.reference
-        variance[:, k] = toy.reference + toy.unit * toy.data
+        variance[:, k] = toy.spread()
     if np.ptp(variance, axis=1).max() <= 1e-5 * variance.max():
         variance = variance[:, :1]
     return difference, variance

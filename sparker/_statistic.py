@@ -144,7 +144,7 @@ class SparKerStatistic:
     def entries(self, path: Path, shared: Shared, weights: Weights) -> Array:
         """T at each recorded width, then the largest squared scores of a single kernel there, then the companions."""
         # Where both samples are alike what is left of L is rounding, and must not be ranked.
-        count = np.sum(weights.reference, dtype=np.float64) + np.sum(weights.data, dtype=np.float64)
+        count = np.sum(np.abs(weights.reference), dtype=np.float64) + np.sum(weights.data, dtype=np.float64)
         t = np.where(path.losses < -ROUNDING * count, -2.0 * path.losses, 0.0)
         largest = np.empty(0) if shared.scores is None else shared.scores.largest().T.ravel()
         return np.concatenate([t, largest, shared.companions])

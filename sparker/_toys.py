@@ -35,8 +35,14 @@ class Toys(Protocol):
 
 def pair_weights(pool: Pool, reference: Array, data: Array, expected: float | None) -> Weights:
     """Weights of a pair from raw weights: the reference is scaled to the expected count, default the data's own sum."""
-    unit = (np.sum(data, dtype=np.float64) if expected is None else expected) / np.sum(reference, dtype=np.float64)
-    return Weights((unit * reference).astype(pool.dtype), data.astype(pool.dtype), float(unit))
+    total = np.sum(reference, dtype=np.float64)
+    if total <= 0:
+        raise ValueError(f"The reference weights add up to {total:.6g}: needed is a sum > 0. Pass more reference rows.")
+    unit = float((np.sum(data, dtype=np.float64) if expected is None else expected) / total)
+    scaled = (unit * reference).astype(pool.dtype)
+    # Each draw of a row of event weight adds its square, however often the row is drawn.
+    noise = None if pool.counts else (unit * np.abs(scaled) * pool.weight).astype(pool.dtype)
+    return Weights(scaled, data.astype(pool.dtype), unit, noise)
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def observe(
 ) -> Observed:
     """Weights of the observed pair; the first `n_reference` rows of the pool are the reference."""
     n_data = pool.n_rows - n_reference
-    used = pool.weight.copy()
+    used = pool.signed_weight.copy()
     if calibration == "split":
         if n_reference < 2 * n_data:
             raise ValueError(
@@ -87,7 +93,7 @@ def observe(
     is_data = np.arange(pool.n_rows) >= n_reference
     weights = pair_weights(pool, np.where(is_data, 0.0, used), np.where(is_data, used, 0.0), expected)
     learned = Pool(pool.blocks, used) if calibration == "split" else pool
-    return Observed(learned, weights, n_reference, n_data, expected, pool.weight)
+    return Observed(learned, weights, n_reference, n_data, expected, pool.signed_weight)
 
 
 def make_toys(observed: Observed, calibration: Any) -> Toys:
@@ -106,7 +112,9 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
             UserWarning,
             stacklevel=4,
         )
-        return BootstrapToys(observed.reference_pool(), observed.n_data, expected)
+        reference = observed.reference_pool()
+        _warn_if_drawn_twice(reference, observed.n_data if expected is None else expected)
+        return BootstrapToys(reference, observed.n_data, expected)
     if np.ptp(weight[: observed.n_reference]) > 0:
         raise ValueError(
             f'calibration="{calibration}" needs reference rows of equal weight: exchanging rows of different weight '
@@ -117,7 +125,18 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
     return PermutationToys(observed.pool, observed.n_data, expected)
 
 
-def _data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_rows: int) -> int:
+def _warn_if_drawn_twice(reference: Pool, count: float) -> None:
+    largest = count * reference.weight.max() / reference.signed_weight.sum()
+    if largest > 1:
+        warnings.warn(
+            f"The reference row of the largest weight is expected {largest:.3g} times in the data of a toy: rows of "
+            "weight 1 do not look like that. Pass more reference rows, or a callable that draws a toy pair.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_rows: int) -> int:
     count = n_data if expected is None else int(rng.poisson(expected))
     if not 0 < count < n_rows:
         raise ValueError(
@@ -129,7 +148,7 @@ def _data_count(rng: np.random.Generator, n_data: int, expected: float | None, n
 
 def _partition(pool: Pool, n_data: int, expected: float | None, rng: np.random.Generator) -> Weights:
     """Random rows become data, the rest reference, without replacement."""
-    count = _data_count(rng, n_data, expected, pool.n_rows)
+    count = data_count(rng, n_data, expected, pool.n_rows)
     data = np.zeros(pool.n_rows)
     data[pool.scrambled[rng.permutation(pool.n_rows)[:count]]] = 1.0
     return pair_weights(pool, 1.0 - data, data, expected)
@@ -177,6 +196,10 @@ class BootstrapToys:
 
     Data rows are drawn in proportion to their weight, reference rows uniformly, each with its weight. Repeated rows
     look like narrow anomalies, so that the test is blunt at narrow widths.
+
+    Data are rows of weight 1, also where the reference has negative weights: rows are drawn by the size of their
+    weights, and a negative draw takes its nearest positive draw away, as in cell resampling (Andersen and Maier,
+    Eur. Phys. J. C 82 (2022) 433). What is left follows the signed density, smeared over the distance of neighbours.
     """
 
     pool: Pool
@@ -190,9 +213,31 @@ class BootstrapToys:
         count = self.n_data if self.expected is None else int(rng.poisson(self.expected))
         if count == 0:
             raise ValueError("A bootstrap toy has no data rows: expected_count is too small.")
-        data = np.bincount(self.pool.draw(rng.random(count), order=self.pool.scrambled), minlength=n).astype(np.float64)
+        drawn = self._data_rows(count, rng)
+        data = np.bincount(drawn, minlength=n).astype(np.float64)
         copies = np.bincount(self.pool.scrambled[rng.integers(n, size=n)], minlength=n)
-        return self.pool, pair_weights(self.pool, copies * self.pool.weight, data, self.expected)
+        return self.pool, pair_weights(self.pool, copies * self.pool.signed_weight, data, self.expected)
+
+    def _data_rows(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+        """Indices of `count` rows drawn from the signed density."""
+        pool = self.pool
+        positive, negative = np.maximum(pool.signed_weight, 0), np.maximum(-pool.signed_weight, 0)
+        # Poisson numbers of draws of either sign have the signed density as their difference, at this difference.
+        n_negative = rng.poisson(count * negative.sum() / pool.signed_weight.sum()) if negative.any() else 0
+        drawn = pool.draw(rng.random(count + n_negative), positive, pool.scrambled)
+        if n_negative == 0:
+            return drawn
+        return _without_nearest(pool, drawn, pool.draw(rng.random(n_negative), negative, pool.scrambled))
+
+
+def _without_nearest(pool: Pool, drawn: npt.NDArray[np.intp], taken: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """The drawn rows without the one nearest to each taken row, one after the other."""
+    rows, away = pool.rows(drawn).astype(np.float64), pool.rows(taken).astype(np.float64)
+    kept = np.ones(len(drawn), dtype=bool)
+    for row in away:
+        distances = np.where(kept, np.sum((rows - row) ** 2, axis=1), np.inf)
+        kept[np.argmin(distances)] = False
+    return drawn[kept]
 
 
 @dataclass(frozen=True)
@@ -223,11 +268,11 @@ class CallableToys:
                     f"needed are finite numbers of shape (n, {self.n_features}) with n >= 1."
                 )
         raw = np.ones(len(blocks[0])) if not rest else np.asarray(rest[0], dtype=np.float64)
-        if raw.shape != (len(blocks[0]),) or not np.all(raw >= 0) or not 0 < raw.sum() < np.inf:
+        if raw.shape != (len(blocks[0]),) or not np.all(np.isfinite(raw)) or not 0 < raw.sum() < np.inf:
             raise ValueError(
                 f"calibration(rng) returned reference weights of shape {raw.shape}; needed are {len(blocks[0])} finite "
-                "numbers >= 0, not all 0."
+                "numbers of sum > 0."
             )
         pool = Pool(blocks, np.concatenate([unit_mean(raw), np.ones(len(blocks[1]))]))
         is_data = np.arange(pool.n_rows) >= len(blocks[0])
-        return pool, pair_weights(pool, np.where(is_data, 0.0, pool.weight), is_data * 1.0, self.expected)
+        return pool, pair_weights(pool, np.where(is_data, 0.0, pool.signed_weight), is_data * 1.0, self.expected)

@@ -24,7 +24,8 @@ from sparker import datasets, displays
 from sparker._io import Table, read_pair
 from sparker._results import TwoSampleResult
 from sparker._version import __version__
-from sparker.two_sample import KernelSummary, SparKerTest
+from sparker._where import KernelSummary
+from sparker.two_sample import SparKerTest
 
 PASSED, REJECTED, FAILED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141  # the last two as a shell counts signals
 PICTURES = (".png", ".pdf", ".svg")

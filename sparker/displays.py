@@ -12,8 +12,9 @@ from sklearn.pipeline import Pipeline
 
 from sparker import _aggregation
 from sparker._results import TwoSampleResult, entry_names
+from sparker.planning import PowerCurve
 
-__all__ = ["KernelsDisplay", "NullDistributionDisplay", "ScalesDisplay"]
+__all__ = ["KernelsDisplay", "NullDistributionDisplay", "PowerCurveDisplay", "ScalesDisplay"]
 
 Array = npt.NDArray[Any]
 
@@ -263,6 +264,92 @@ class NullDistributionDisplay(_ResultDisplay):
         ax.set_xlabel("test statistic, all widths joined")
         ax.set_ylabel("toys per bin")
         ax.yaxis.get_major_locator().set_params(integer=True)
+        return self
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PowerCurveDisplay:
+    """Power of a test against the fraction of anomalies, with its 68 % band.
+
+    Parameters
+    ----------
+    fractions, power, low, high : ndarray of shape (n_fractions,)
+        Expected shares of anomalies, the power there, and the ends of its band.
+    alpha : float
+        Level of the test.
+
+    Attributes
+    ----------
+    line_ : Line2D
+        The power.
+    band_ : FillBetweenPolyCollection
+        Its band.
+    level_line_ : Line2D
+        The level: the power where there is no anomaly.
+    ax_ : Axes
+    figure_ : Figure
+
+    See Also
+    --------
+    sparker.power_curve : Makes what is shown.
+    """
+
+    fractions: Array
+    power: Array
+    low: Array
+    high: Array
+    alpha: float
+
+    @classmethod
+    def from_curve(cls, curve: PowerCurve, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Plot a power curve.
+
+        Parameters
+        ----------
+        curve : PowerCurve
+            What `sparker.power_curve` returned.
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+        **kwargs
+            For `plot`.
+
+        Returns
+        -------
+        display : PowerCurveDisplay
+            The display, drawn.
+        """
+        low, high = curve.band
+        display = cls(fractions=curve.fractions, power=curve.power, low=low, high=high, alpha=curve.alpha)
+        return display.plot(ax, **kwargs)
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw the power over the fractions.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+        **kwargs
+            For ``Axes.plot``.
+
+        Returns
+        -------
+        self : PowerCurveDisplay
+            The display, drawn.
+        """
+        self.ax_, self.figure_ = _axes(ax)
+        ax = self.ax_
+        style = {"color": "#0072b2", "marker": "o", "markersize": 5, "linewidth": 1.5, "label": "power", **kwargs}
+        (self.line_,) = ax.plot(self.fractions, self.power, **style)
+        shade = {"color": self.line_.get_color(), "alpha": 0.25, "linewidth": 0, "label": "68 % band"}
+        self.band_ = ax.fill_between(self.fractions, self.low, self.high, **shade)
+        self.level_line_ = ax.axhline(
+            self.alpha, color="#888888", linestyle=":", linewidth=1.5, label=f"level, {self.alpha:.3g}", zorder=1
+        )
+        ax.set_ylim(0, 1.02)
+        ax.set_xlabel("fraction of anomalies in the data")
+        ax.set_ylabel(f"power at the level {self.alpha:.3g}")
+        _legend_above(ax)
         return self
 
 

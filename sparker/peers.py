@@ -86,6 +86,14 @@ def _upper_blocks(pool: Pool) -> Iterator[tuple[slice, slice, Array]]:
         yield block, slice(start, pool.n_rows), squared_distances(rows[start:], rows[block]).T
 
 
+def _refuse_negative(fitted: Fitted) -> None:
+    if np.any(fitted.samples.reference_weight < 0):
+        raise ValueError(
+            "This test needs reference weights >= 0: a density that is negative somewhere has no kernel estimate, and "
+            "the loss no minimum. SparKerTest takes negative weights."
+        )
+
+
 class _Peer(TwoSampleTest):
     """A test whose observed pair is evaluated like a toy."""
 
@@ -196,6 +204,7 @@ class MMDTest(_Peer):
         return MMDStatistic(self.n_widths)
 
     def _observe(self, fitted: Fitted) -> Array:
+        _refuse_negative(fitted)
         self.scales_ = {"kind": np.repeat("mmd", self.n_widths), "width": fitted.plan}
         self.width_ = float(np.exp(np.mean(np.log(fitted.plan))))  # powers of 2 around the median
         return super()._observe(fitted)
@@ -411,6 +420,7 @@ class StaticKernelTest(_Peer):
     def _observe(self, fitted: Fitted) -> Array:
         statistic, observed, plan = fitted.statistic, fitted.observed, fitted.plan
         assert isinstance(statistic, StaticKernelStatistic)
+        _refuse_negative(fitted)
         self.scales_ = {"kind": np.repeat("t", self.n_widths), "width": plan.widths}
         values = super()._observe(fitted)
         self.width_ = float(plan.widths[np.argmax(values)])

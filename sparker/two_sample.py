@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy.typing as npt
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from sparker import _calibration, _starts
+from sparker import _calibration, _starts, _toys, _where
 from sparker._backends import BACKENDS, Backend
 from sparker._base import Fitted, TwoSampleTest
 from sparker._kernels import LOSSES
@@ -22,48 +21,9 @@ from sparker._results import TwoSampleResult
 from sparker._samples import FLOATS
 from sparker._schedule import Width
 from sparker._statistic import SparKerStatistic
+from sparker._where import KernelSignificance, KernelSummary
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class KernelSummary:
-    """One fitted kernel, for reading.
-
-    Attributes
-    ----------
-    center : ndarray of shape (n_features,)
-        In the units of X.
-    width : float
-        sigma, in the units of X.
-    amplitude : float
-        a: the log density ratio that the kernel adds at its centre where no other kernel competes.
-    sign : int
-        +1 for an excess of data, -1 for a deficit, 0 for a kernel that does nothing.
-    score : float
-        (sum_D k - sum_R w k) / sqrt(V): how far the rows near the centre are from what the reference predicts, in
-        standard deviations at a place fixed beforehand. At a fitted place it is biased upwards: it ranks, it does
-        not test.
-    excess : float
-        Data rows more (or fewer) than the reference predicts that this kernel accounts for: its share of
-        sum_D (1 - e^-f) over data rows with f > 0, or of sum_R w (e^f - 1) over reference rows with f < 0. Each sum
-        runs over the sample that has the rows. Kernels share a row in proportion to their parts f_i of f that have
-        its sign: an excess that several of them cover counts once.
-    expected_excess : float
-        sum_R w (e^f - e^(f - f_i)): how many rows fewer the fitted model would expect without this kernel. Kernels that
-        overlap each count what they have in common; where the reference has hardly a row it is too small.
-    nearest_rows : ndarray of shape (n_nearest,)
-        Rows of the data sample nearest to the centre, nearest first, as indices into the array they were passed in.
-    """
-
-    center: Array
-    width: float
-    amplitude: float
-    sign: int
-    score: float
-    excess: float
-    expected_excess: float
-    nearest_rows: npt.NDArray[np.intp]
 
 
 class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTest):
@@ -386,7 +346,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         data_weight = observed.weights.data[len(parts) :].astype(np.float64)
         excess = data_weight @ _shares(of_data, 1, lambda f: -np.expm1(-f))
         excess += reference_weight @ _shares(parts, -1, np.expm1)
-        score = _starts.scores_at(observed.pool, observed.weights, self.centers_, self.width_)
+        score = _starts.scores_at(observed.pool, [observed.weights], self.centers_, self.width_)[0].values[0]
         table = []
         for i in np.argsort(-np.abs(score), kind="stable"):
             distances = np.sum((samples.data - self.centers_[i]) ** 2, axis=1)
@@ -404,6 +364,111 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
                 )
             )
         return table
+
+    def local_p_values(self, centers: Any, width: float) -> Array:
+        """Probability, under the null, of as large a score at each of some places that were fixed beforehand.
+
+        The statistic is the squared score of one kernel of the given centre and width,
+        q = (sum_D k - sum_R w k)^2 / V; the toys are those of the test, evaluated at the same places. Nothing is
+        searched: each p holds for its own place, and is not corrected for the number of places. At places that were
+        chosen by looking at these data it is too small.
+
+        Parameters
+        ----------
+        centers : array-like of shape (n_places, n_features)
+            Places, in the units of X.
+        width : float
+            Width of the kernels, in the units of X.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_places,)
+            (1 + #{toys >= observed}) / (1 + n_toys).
+
+        Warns
+        -----
+        UserWarning
+            If a place is the centre of a fitted kernel.
+        """
+        check_is_fitted(self)
+        places = check_array(centers, dtype=self._fitted.observed.pool.dtype, input_name="centers")
+        if places.shape[1] != self.n_features_in_:
+            raise ValueError(f"centers has {places.shape[1]} features, but X has {self.n_features_in_}.")
+        if not (isinstance(width, Real) and 0 < width < np.inf):
+            raise ValueError(f"width is {width!r}: needed is a finite number > 0.")
+        found = self.path_centers_.reshape(-1, places.shape[1]).astype(places.dtype)
+        n_fitted = int(np.sum([np.any(np.all(found == place, axis=1)) for place in places]))
+        if n_fitted:
+            warnings.warn(
+                f"{n_fitted} of {len(places)} places are centres of kernels fitted to these data: local p-values there "
+                "are too small. Corrected ones are in kernel_significance().",
+                UserWarning,
+                stacklevel=2,
+            )
+        return self._local_p_values(places, float(width))
+
+    def kernel_significance(self) -> list[KernelSignificance]:
+        """The kernels of `kernel_table` with p-values and an interval of the excess; simulates the toys on first use.
+
+        Returns
+        -------
+        kernels : list of KernelSignificance
+            In the order of `kernel_table`.
+
+        Raises
+        ------
+        ValueError
+            If the test has ``start="random"``, which records no scores.
+        """
+        check_is_fitted(self)
+        fitted, is_score = self._fitted, self.scales_["kind"] == "score"
+        if not is_score.any():
+            raise ValueError('kernel_significance needs the scores that toys record with start="score".')
+        null = self.calibrate()
+        table = self.kernel_table()
+        centers = np.array([kernel.center for kernel in table])
+        at = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, self.width_)[0]
+        columns = np.flatnonzero(self.scales_["width"][is_score] == self.width_)[at.classes()[0]]
+        local = self._local_p_values(centers.astype(fitted.observed.pool.dtype), self.width_)
+        entries = null.values[:, is_score], self.statistics_[is_score]
+        squared = at.values[0][:, None] ** 2
+        corrected = [
+            _where.corrected_p_values(*entries, *of_kernel)[0] for of_kernel in zip(squared, columns, strict=True)
+        ]
+        half = self._excess_deviation()[[np.flatnonzero((self.centers_ == c).all(axis=1))[0] for c in centers]]
+        return [
+            KernelSignificance(
+                **{field: getattr(kernel, field) for field in KernelSummary.__dataclass_fields__},
+                local_pvalue=float(local[i]),
+                corrected_pvalue=float(corrected[i]),
+                excess_interval=(kernel.expected_excess - float(half[i]), kernel.expected_excess + float(half[i])),
+            )
+            for i, kernel in enumerate(table)
+        ]
+
+    def _local_p_values(self, centers: Array, width: float) -> Array:
+        fitted = self._fitted
+        self._refuse_changed()
+        toys = _toys.make_toys(fitted.observed, fitted.calibration)
+        null = _where.scores_of_toys(toys, self.seed_, fitted.n_toys, centers, width)
+        (observed,) = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, width)
+        return _where.counted(null**2, observed.values[0] ** 2)
+
+    def _excess_deviation(self) -> Array:
+        """Standard deviation of the expected excess of each kernel; nan where the loss is not that of L."""
+        fitted, statistic = self._fitted, self._fitted.statistic
+        assert isinstance(statistic, SparKerStatistic)
+        if statistic.loss != "np":
+            return np.full(len(self.amplitudes_), np.nan)
+        samples, backend = fitted.samples, Backend(statistic.backend)
+        of_reference, of_data = (
+            backend.activations(X, self.centers_, self.width_, statistic.competition).astype(np.float64)
+            for X in (samples.reference, samples.data)
+        )
+        shape_only = fitted.observed.expected is None
+        return _where.excess_deviation(
+            of_reference, of_data, self.amplitudes_, fitted.observed.weights, statistic.alpha, shape_only
+        )
 
     def _log_density_ratio(self, X: Array) -> Array:
         return self._contributions(X).sum(axis=1)

@@ -597,3 +597,55 @@ class TestUnderTheNull:
             test = SparKerTest(n_kernels=2, n_widths=5, n_candidates=60, n_toys=39, random_state=i)
             found += test.fit(reference, data).p_value() < 0.051
         assert found >= 18
+
+
+class TestCounting:
+    """A 40 % excess of the rate at equal shape is evidence if the expected count is known, and nothing if it is not."""
+
+    N_SETS = 24
+
+    def count_rejections(self, rate, expected, calibration="permutation"):
+        rejected = 0
+        for seed in range(self.N_SETS):
+            rng = np.random.default_rng([seed, 3])
+            samples = rng.normal(size=(600, 1)), rng.normal(size=(rng.poisson(100 * rate), 1))
+            test = SparKerTest(2, n_widths=3, n_candidates=40, n_toys=19, random_state=seed, calibration=calibration)
+            rejected += test.set_params(expected_count=expected).fit(*samples).p_value() <= 0.05
+        return rejected
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("calibration", ["permutation", "split"])
+    def test_power_with_the_expected_count_and_none_without(self, calibration):
+        most_under_the_null = stats.binom.isf(0.002, self.N_SETS, 0.05)
+        assert self.count_rejections(1.4, 100, calibration) >= 0.5 * self.N_SETS
+        assert self.count_rejections(1.0, 100, calibration) <= most_under_the_null
+        assert self.count_rejections(1.4, None, calibration) <= most_under_the_null
+
+    def test_one_clear_excess_and_both_modes_are_named(self):
+        rng = np.random.default_rng(0)
+        samples = rng.normal(size=(600, 1)), rng.normal(size=(180, 1))
+        make = SparKerTest(2, n_widths=3, n_candidates=40, n_toys=19, random_state=0)
+        counting, shape = (make.set_params(expected_count=n).fit(*samples).result() for n in (100, None))
+        assert counting.pvalue == 0.05
+        assert shape.pvalue > 0.05
+        assert counting.mode == "expected count 100"
+        assert counting.calibration == "permutation (Poisson counts, approximate)"
+        assert shape.mode == "shape only"
+
+    @pytest.mark.parametrize("calibration", ["permutation", "split", "bootstrap"])
+    @pytest.mark.filterwarnings("ignore:calibration=.bootstrap")
+    def test_every_mode_takes_an_expected_count(self, samples, quick, calibration):
+        counts = fit(samples, quick, calibration=calibration, expected_count=30.0).result()
+        assert counts.mode == "expected count 30"
+        assert counts.n_failed == 0
+
+    def test_a_callable_brings_its_own_counts(self, samples, quick):
+        drawn = []
+
+        def draw(rng):
+            drawn.append(rng.poisson(30.0))
+            return rng.normal(size=(120, 2)), rng.normal(size=(drawn[-1], 2))
+
+        test = fit(samples, quick, calibration=draw, expected_count=30.0)
+        assert test.result().mode == "expected count 30"
+        assert len(set(drawn)) > 3

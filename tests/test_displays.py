@@ -12,9 +12,16 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sparker import SparKerTest, _aggregation
+from sparker import PowerCurve, SparKerTest, _aggregation
 from sparker._starts import CLASSES
-from sparker.displays import DEFICIT, EXCESS, KernelsDisplay, NullDistributionDisplay, ScalesDisplay
+from sparker.displays import (
+    DEFICIT,
+    EXCESS,
+    KernelsDisplay,
+    NullDistributionDisplay,
+    PowerCurveDisplay,
+    ScalesDisplay,
+)
 
 matplotlib.use("Agg")
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -246,3 +253,19 @@ def test_null_distribution_with_failed_toys():
     display = NullDistributionDisplay(null=null, observed=0.3, p_value=0.6, z_score=-0.25).plot(bins=3)
     assert display.counts_.sum() == 3
     assert "1 failed" in display.ax_.get_legend_handles_labels()[1][0]
+
+
+def test_power_is_that_of_the_curve():
+    p = np.ones((3, 10))
+    p[1, :5] = p[2, :10] = 0.01
+    curve = PowerCurve(np.array([0.0, 0.1, 0.2]), p, 0.05, 100, 20, None)
+    display = PowerCurveDisplay.from_curve(curve, color="black")
+    assert_array_equal(display.line_.get_xydata(), [[0, 0], [0.1, 0.5], [0.2, 1]])
+    assert display.line_.get_color() == "black"
+    vertices = display.band_.get_paths()[0].vertices
+    low, high = curve.band
+    for x, bottom, top in zip(curve.fractions, low, high, strict=True):
+        assert_allclose(np.unique(vertices[vertices[:, 0] == x, 1]), np.unique([bottom, top]))
+    assert_array_equal(display.level_line_.get_ydata(), [0.05, 0.05])
+    axes = plt.figure().add_subplot()
+    assert PowerCurveDisplay.from_curve(curve, ax=axes).ax_ is axes

@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sparker import SparKerTest
 from sparker._starts import CLASSES
+from sparker.peers import MMDTest, StaticKernelTest
 
 SMALL = {"n_kernels": 2, "n_widths": 2, "n_candidates": 8, "max_iter": 2, "n_toys": 3}
 BOTH_STARTS = pytest.mark.parametrize("start", ["score", "random"])
@@ -157,6 +159,54 @@ class TestWeightsAndOrder:
         weight = rng.uniform(0.2, 2, 120)
         want, got = (make(calibration="bootstrap").fit(*samples, sample_weight=w) for w in (weight, 1e-3 * weight))
         assert_same_fit(got, want, rtol=1e-9)
+
+    def test_half_at_weight_two_and_half_at_zero_is_the_half(self, make, samples):
+        got = make().fit(*samples, sample_weight=np.repeat([2.0, 0.0], 60))
+        want = make().fit(samples[0][:60], samples[1])
+        assert_same_fit(got, want, rtol=1e-9)
+        assert_array_equal(got.calibrate().values, want.calibrate().values)
+
+    @BOTH_STARTS
+    def test_negative_weights_go_through(self, make, samples, rng, start):
+        weight = np.where(rng.random(120) < 0.2, -0.8, 1.1)
+        test = make(calibration="bootstrap", start=start).fit(*samples, sample_weight=weight)
+        with pytest.warns(UserWarning, match="blunt"):
+            result = test.result()
+        assert np.all(np.isfinite(test.statistics_))
+        assert np.max(np.abs(test.path_amplitudes_)) <= test.max_amplitude
+        assert result.n_failed == 0
+        assert_allclose(result.n_effective_reference, weight.sum() ** 2 / (weight**2).sum(), rtol=1e-12)
+        assert result.n_effective_data == 40
+        assert "effective sizes" in str(result)
+        with pytest.raises(ValueError, match="equal weight"):
+            make(start=start).fit(*samples, sample_weight=weight).p_value()
+
+    def test_negative_weights_are_no_part_of_rivals_without_a_minimum(self, samples):
+        weight = np.append(-0.5, np.ones(119))
+        for rival in (MMDTest(), StaticKernelTest()):
+            with pytest.raises(ValueError, match="reference weights >= 0"):
+                rival.fit(*samples, sample_weight=weight)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("kind", ["event", "signed"])
+    def test_a_weighted_reference_that_follows_the_data_rejects_at_most_at_the_nominal_rate(self, kind):
+        """Density 2 x on (0, 1), from uniform draws of weight x, or from 2 x + g - g with g on (0.2, 0.7)."""
+        n_sets, rejected = 150, 0
+        for seed in range(n_sets):
+            rng = np.random.default_rng([seed, kind == "event"])
+            data = np.sqrt(rng.random((60, 1)))
+            if kind == "event":
+                reference = rng.random((300, 1))
+                weight = reference[:, 0]
+            else:
+                pair = rng.uniform(0.2, 0.7, (100, 1))
+                reference = np.concatenate([np.sqrt(rng.random((300, 1))), pair])
+                weight = np.repeat([1.0, 1.0, -1.0], [300, 50, 50])
+            test = SparKerTest(2, n_widths=4, n_candidates=60, calibration="bootstrap", n_toys=19, random_state=seed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                rejected += test.fit(reference, data, sample_weight=weight).p_value() <= 0.1
+        assert rejected <= stats.binom.isf(0.005, n_sets, 0.1)
 
     def test_rows_of_weight_zero_are_as_if_absent(self, make, samples):
         weight = np.repeat([0.0, 1.0], [30, 90])

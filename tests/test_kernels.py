@@ -228,6 +228,12 @@ class TestTwins:
         for scale in (1, 30):  # odds of up to e^60
             self.assert_agree(fast_twin, problem.change(amplitudes=dtype(scale) * problem.amplitudes))
 
+    @pytest.mark.parametrize("loss", ["np", "bce", "mse"])
+    def test_agree_for_negative_reference_weights(self, fast_twin, draw_problem, rng, loss):
+        problem = draw_problem(n=300, d=2)
+        sign = rng.choice([-1.0, 1.0], 300, p=[0.3, 0.7])
+        self.assert_agree(fast_twin, problem.change(reference_weight=sign * problem.reference_weight, loss=loss))
+
     @BOTH_DTYPES
     def test_agree_with_one_kernel_and_with_many(self, fast_twin, draw_problem, dtype):
         for n_kernels in (1, 20):

@@ -5,7 +5,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from sparker._pool import Pool
+from sparker._pool import Pool, Weights
+from sparker._toys import pair_weights
 
 ONE = np.nextafter(1, 0)
 
@@ -75,3 +76,52 @@ def test_scrambled_order_follows_the_values_and_hides_them(rng, X):
     assert abs(stats.spearmanr(ranked[1:], ranked[:-1]).statistic) < 4 / np.sqrt(5000)
     zeros = Pool([np.array([[0.0, 1.0], [-0.0, 2.0]])]), Pool([np.array([[-0.0, 1.0], [0.0, 2.0]])])
     assert_array_equal(*(p.scrambled for p in zeros))
+
+
+class TestSpread:
+    """The variance of a weighted difference of data and reference."""
+
+    def test_of_whole_numbers_is_that_of_repeated_rows(self, rng):
+        w, c = 0.3 * rng.integers(0, 4, 50), rng.integers(0, 3, 50).astype(float)
+        assert_allclose(Weights(w, c, 0.3).spread(), w + 0.3 * c, rtol=1e-12)
+
+    @pytest.mark.parametrize("raw", [1.0, 0.37])
+    def test_of_equal_weights_does_not_know_labels(self, X, raw):
+        is_data = np.arange(30) < 8
+        weights = pair_weights(Pool([X], np.where(is_data, 1, raw)), np.where(is_data, 0, raw), is_data * 1.0, None)
+        assert_allclose(weights.spread(), 8 / 22, rtol=1e-12)
+
+    @pytest.mark.parametrize("kind", ["equal", "event", "signed"])
+    def test_is_the_variance_of_a_score_over_samples(self, rng, kind):
+        """Reference draws of density g with weights that make it 1 + x on (0, 1), the density of the data."""
+        scores, variances = [], []
+        for _ in range(2000):
+            n_reference, n_data = rng.poisson(90), rng.poisson(60)
+            x, d = rng.random(n_reference), np.sqrt(rng.random(n_data)) if kind != "equal" else rng.random(n_data)
+            sign = rng.choice([-1, 1.5], n_reference, p=[0.2, 0.8])
+            w = {"equal": np.ones(n_reference), "event": 2 * x, "signed": 2 * x * sign}[kind]
+            raw = w * (60 / 90)  # sums to 60 on average, not in every sample: counts are part of this score
+            pool = Pool([x[:, None], d[:, None]], np.append(raw if kind != "equal" else w, np.ones(n_data)))
+            of_data = np.arange(n_reference + n_data) >= n_reference
+            expected = raw.sum()
+            weights = pair_weights(pool, np.where(of_data, 0, pool.signed_weight), of_data * 1.0, expected)
+            kernel = np.exp(-((np.append(x, d) - 0.6) ** 2) / (2 * 0.2**2))
+            scores.append(kernel @ (weights.data - weights.reference))
+            variances.append(kernel**2 @ weights.spread())
+        ratio = np.mean(variances) / np.var(scores)
+        assert abs(np.mean(scores)) < 4 * np.std(scores) / np.sqrt(2000)
+        # negative weights are given up in the density of the reference alone: more variance, never less
+        assert 0.9 < ratio < (1.1 if kind != "signed" else 1.8)
+
+    def test_is_never_negative(self, rng):
+        w = rng.normal(0.4, 1, 200)
+        spread = Weights(w * 50 / w.sum(), np.repeat([0.0, 1.0], [150, 50]), 50 / w.sum(), (w * 50 / w.sum()) ** 2)
+        assert spread.spread().min() >= 0
+
+
+def test_negative_weights_draw_by_their_size(X, rng):
+    weight = rng.normal(0.5, 1, 30)
+    uniform = rng.random(100)
+    signed, sizes = Pool([X], weight), Pool([X], np.abs(weight))
+    assert_array_equal(signed.draw(uniform), sizes.draw(uniform))
+    assert_array_equal(signed.signed_weight, weight)

@@ -8,7 +8,14 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from sparker._results import TwoSampleResult, clopper_pearson, counted_p_value, negative_binomial_interval, z_score
+from sparker._results import (
+    TwoSampleResult,
+    clopper_pearson,
+    counted_p_value,
+    effective_size,
+    negative_binomial_interval,
+    z_score,
+)
 
 
 def make_result(**changes):
@@ -149,3 +156,15 @@ def test_text_names_the_mode():
 def test_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_result().pvalue = 0.5
+
+
+def test_effective_size_is_that_of_kish():
+    assert_allclose(effective_size(np.full(7, 0.3)), 7, rtol=1e-12)
+    assert_allclose(effective_size(np.array([2.0, 1.0, -1.0, 0.0])), 4 / 6, rtol=1e-12)
+
+
+def test_text_names_effective_sizes_only_where_they_differ():
+    assert "effective" not in str(make_result())
+    assert "effective" not in str(make_result(n_effective_reference=1000.0, n_effective_data=300.0))
+    assert "effective sizes: 200 reference" in str(make_result(n_effective_reference=200.0, n_effective_data=300.0))
+    assert "effective" not in str(make_result(n_effective_reference=700.0, n_effective_data=300.0, calibration="split"))

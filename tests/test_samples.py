@@ -145,6 +145,20 @@ class TestWeights:
         with pytest.raises(ValueError, match=message):
             read(*samples, sample_weight=weight)
 
+    def test_the_reference_may_have_negative_ones(self, samples, rng):
+        weight = np.where(rng.random(120) < 0.2, -0.5, 1.0)
+        assert_array_equal(read(*samples, sample_weight=weight).reference_weight, weight)
+        X, y = pool_up(samples, rng)
+        weight = np.where((y == 0) & (rng.random(160) < 0.2), -0.5, 1.0)
+        assert_array_equal(read(X, y, sample_weight=weight).reference_weight, weight[y == 0])
+
+    def test_negative_ones_of_the_data_or_of_no_positive_sum_are_refused(self, samples, rng):
+        X, y = pool_up(samples, rng)
+        with pytest.raises(ValueError, match="Negative values in sample_weight of the data"):
+            read(X, y, sample_weight=np.where(y == 1, -1.0, 1.0))
+        with pytest.raises(ValueError, match="add up to 0, needed is a sum > 0"):
+            read(*samples, sample_weight=np.repeat([-1.0, 1.0], 60))
+
     @pytest.mark.parametrize(("empty", "name"), [(0, "reference"), (1, "data")])
     def test_a_sample_of_weight_zero_is_named(self, samples, rng, empty, name):
         X, y = pool_up(samples, rng)

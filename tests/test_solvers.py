@@ -12,7 +12,7 @@ from sparker._backends import Backend
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
 from sparker._schedule import schedule
-from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver
+from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, _State
 
 
 def make_objective(problem, alpha=0.1):
@@ -51,6 +51,47 @@ def best_amplitudes(objective, centers, width, bound):
     return minimize(
         evaluate, start, jac=True, method="L-BFGS-B", bounds=[(-bound, bound)] * len(start), options=options
     )
+
+
+class TestNegativeWeights:
+    """L is neither convex nor bounded: steps must still go down, and end."""
+
+    @pytest.fixture
+    def signed(self, draw_problem):
+        problem = draw_problem(n=200, n_kernels=3, width=0.7, competition=False)
+        # few negative ones in all, but no others under one kernel
+        near = np.linalg.norm(problem.X - problem.centers[0], axis=1) < 0.7
+        return problem.change(reference_weight=np.where(near, -0.5, 1.5))
+
+    def test_the_hessian_is_indefinite_and_newton_steps_go_down(self, signed, rng):
+        objective = make_objective(signed, alpha=0.0)
+        solver, lowest = NewtonSolver(5.0, tol=1e-9, reach=0.0), []
+        for _ in range(30):
+            amplitudes = rng.uniform(-4, 4, 3)
+            state = _State.evaluate(objective, amplitudes, signed.centers, signed.width)
+            lowest.append(np.linalg.eigvalsh(state.at.amplitude_hessian)[0])
+            assert solver._newton(state) @ state.at.amplitude_gradient <= 0
+        assert min(lowest) < 0, "no point where L curves down"
+
+    @pytest.mark.parametrize("bound", [1.0, 5.0])
+    def test_amplitudes_end_at_a_constrained_minimum(self, signed, bound):
+        objective = make_objective(signed, alpha=0.0)
+        path = run(NewtonSolver(bound, tol=1e-10, reach=0.0), objective, signed)
+        amplitudes = path.amplitudes[0]
+        at = objective(amplitudes, signed.centers, signed.width)
+        inside = np.abs(amplitudes) < bound
+        assert np.max(np.abs(amplitudes)) <= bound
+        assert_allclose(at.amplitude_gradient[inside], 0, atol=1e-2)  # of a curvature of 1e4
+        assert np.all((np.sign(amplitudes) * at.amplitude_gradient)[~inside] <= 1e-9)
+        assert path.converged.all()
+
+    def test_no_step_goes_up_and_the_loss_is_finite(self, signed):
+        objective = make_objective(signed)
+        path = run(NewtonSolver(5.0), objective, signed)
+        start = objective(np.zeros(3), signed.centers, signed.width).value
+        assert np.all(np.diff([start, *path.loss_curve]) <= 0)
+        assert np.isfinite(path.losses).all()
+        assert path.losses[0] <= 0
 
 
 class TestNewton:

@@ -127,7 +127,7 @@ class TestScores:
 
     def test_at_given_centres_come_in_their_order(self, pool, rng, candidates):
         toy, shuffled = draw_toy(pool, rng), rng.permutation(candidates)
-        got = _starts.scores_at(pool, toy, shuffled, 0.4)
+        got = _starts.scores_at(pool, [toy], shuffled, 0.4)[0].values[0]
         order = np.lexsort(shuffled.T[::-1])
         assert_allclose(got[order], self.score(pool, [toy], candidates, 0.4)[0, 0], rtol=1e-9, atol=1e-12)
 

@@ -191,6 +191,48 @@ class TestBootstrap:
         counts = [weights.data.sum() for weights in draw_many(self.make(expected=30.0), 1000)]
         assert_allclose(np.mean(counts), 30, atol=4 * np.sqrt(30 / 1000))
 
+    def test_negative_weights_take_data_away_and_keep_their_sign_in_the_reference(self):
+        """Reference of density 1 on (0, 1) and of +2 - 1 on (5, 6): as many data rows on both."""
+        rng = np.random.default_rng(0)
+        x = np.concatenate([rng.random(100), 5 + rng.random(200), 5 + rng.random(100), [0.5]])
+        weight = np.repeat([0.9, 0.9, -0.9, 1.0], [100, 200, 100, 1])
+        pool = Pool([x[:-1, None], x[-1:, None]], weight)
+        observed = _toys.observe(pool, 400, "bootstrap", 60.0, rng)
+        with pytest.warns(UserWarning, match="blunt at narrow widths"):
+            toys = _toys.make_toys(observed, "bootstrap")
+        upper = x[:-1] > 4
+        shares, counts, balance = [], [], []
+        for weights in draw_many(toys, 400):
+            assert weights.data.min() >= 0
+            assert_allclose(weights.data, np.round(weights.data), atol=0)
+            counts.append(weights.data.sum())
+            shares.append(weights.data[upper].sum() / counts[-1])
+            balance.append(weights.reference[upper].sum() / weights.reference.sum())
+            assert np.all((weights.reference[:300] >= 0) & (weights.reference[-100:].max() <= 0))
+        assert_allclose(np.mean(shares), 0.5, atol=4 * np.std(shares) / 20)
+        assert_allclose(np.mean(counts), 60, atol=4 * np.sqrt(60 / 400))
+        assert_allclose(np.mean(balance), 0.5, atol=0.02)
+
+    def test_each_negative_draw_takes_its_nearest_positive_draw(self):
+        pool = Pool([np.array([[0.0], [1.0], [2.0], [10.0], [1.1], [9.0]])])
+        kept = _toys._without_nearest(pool, np.array([0, 1, 1, 2, 3]), np.array([4, 5, 4]))
+        assert kept.tolist() == [0, 2]
+
+    def test_warn_where_a_row_would_be_drawn_more_than_once(self):
+        weight = np.ones(70)
+        weight[7] = 60.0
+        observed = observe(make_pool(weight=weight), calibration="bootstrap")
+        with (
+            pytest.warns(UserWarning, match="blunt"),
+            pytest.warns(UserWarning, match=r"largest weight is expected 11 times"),
+        ):
+            _toys.make_toys(observed, "bootstrap")
+
+    def test_a_reference_of_no_positive_sum_is_an_error(self):
+        pool = make_pool()
+        with pytest.raises(ValueError, match="add up to -50"):
+            _toys.pair_weights(pool, np.repeat([-1.0, 0.0], [50, 20]), np.repeat([0.0, 1.0], [50, 20]), None)
+
 
 class TestCallable:
     def make(self, function, expected=None, dtype=np.float64):
@@ -213,6 +255,11 @@ class TestCallable:
         _, weights = toys.draw(np.random.default_rng(0))
         assert_allclose(weights.reference, [2, 4, 10, 0, 0, 0, 0], rtol=1e-12)
 
+    def test_its_weights_may_be_negative(self):
+        raw = np.array([1.0, -2.0, 5.0])
+        toys = self.make(lambda rng: (np.zeros((3, 2)), np.ones((4, 2)), raw), expected=16.0)
+        assert_allclose(toys.draw(np.random.default_rng(0))[1].reference, [4, -8, 20, 0, 0, 0, 0], rtol=1e-12)
+
     @pytest.mark.parametrize(
         ("pair", "message"),
         [
@@ -221,10 +268,11 @@ class TestCallable:
             ((np.zeros((3, 2)), np.zeros(2)), r"data rows of shape \(2,\).*\(n, 2\)"),
             ((np.zeros((3, 2)), np.zeros((0, 2))), r"data rows of shape \(0, 2\).*n >= 1"),
             ((np.zeros((3, 2)), np.ones((2, 2)), np.ones(4)), "weight"),
+            ((np.zeros((3, 2)), np.ones((2, 2)), np.array([1.0, -2.0, 1.0])), "sum > 0"),
             ((np.zeros((3, 2)),), "calibration"),
             ((np.zeros((3, 2)), np.ones((2, 2)), np.ones(3), np.ones(2)), "calibration"),
         ],
-        ids=["columns", "data columns", "flat data", "no data", "weight length", "1-tuple", "4-tuple"],
+        ids=["columns", "data columns", "flat data", "no data", "weight length", "weight sum", "1-tuple", "4-tuple"],
     )
     def test_what_does_not_fit_is_refused_by_name(self, pair, message):
         with pytest.raises(ValueError, match=message):
