@@ -67,7 +67,6 @@ class Backend:
                     width,
                     competition,
                     loss,
-                    weights.unit,
                     **options,
                 )
             )

@@ -10,15 +10,8 @@ Notation, one place for all of it: rows ``x`` of ``X`` (n, d), kernels ``i = 1..
     f(x)     = sum_i a_i phi_i(x)                           log density ratio
     L        = sum_x w_x (e^f - 1) - sum_x c_x f            Neyman-Pearson loss, "np" (arXiv:2511.03095, eq. 3)
 
-with ``w_x`` the weight of row x as reference and ``c_x`` its count as data. It takes the reference as exact. But the
-reference is itself a sample, of w_x / u rows where u is the weight of one of them. The density of the background that
-makes both samples likeliest can be eliminated (the density ratio model of Qin, Biometrika 85 (1998) 619), which leaves
-the likelihood of the labels where data are a share u e^f / (1 + u e^f) of the rows, here less its value at f = 0::
-
-    L        = sum_x (w_x / u + c_x) log((1 + u e^f) / (1 + u)) - sum_x c_x f       profile likelihood, "profile"
-
-It tends to "np" as u goes to 0. For comparison two losses of classifiers, whose odds are s / (1 - s) = e^f, each less
-its value at f = 0::
+with ``w_x`` the weight of row x as reference and ``c_x`` its count as data. For comparison two losses of classifiers,
+whose odds are s / (1 - s) = e^f, each less its value at f = 0::
 
     s(x)     = 1 / (1 + e^-f)
     L_bce    = -sum_x w_x log(1 - s) - sum_x c_x log s      binary cross-entropy, "bce"
@@ -42,7 +35,7 @@ __all__ = [
     "value_and_gradient",
 ]
 
-LOSSES = ("np", "profile", "bce", "mse")
+LOSSES = ("np", "bce", "mse")
 
 # Array-API code has no common static type for "an array of any library".
 Array = Any
@@ -116,7 +109,6 @@ def value_and_gradient(
     width: float,
     competition: bool,
     loss: str = "np",
-    unit: float = 1.0,
 ) -> Evaluation:
     """L, its gradient, the Hessian of the amplitudes and the curvature of the centres in one pass.
 
@@ -134,10 +126,8 @@ def value_and_gradient(
         sigma > 0, in the units of X.
     competition : bool
         Whether the softmax gate is on.
-    loss : {"np", "profile", "bce", "mse"}, default="np"
+    loss : {"np", "bce", "mse"}, default="np"
         Which loss is L.
-    unit : float, default=1.0
-        Weight u > 0 of a row of the reference, for "profile".
 
     Returns
     -------
@@ -148,7 +138,7 @@ def value_and_gradient(
     gate = _softmax(log_kernels) if competition else None
     phi = xp.exp(log_kernels) if gate is None else gate * xp.exp(log_kernels)
     f = phi @ amplitudes
-    value, residual, curving = _terms(f, reference_weight, data_weight, loss, unit)
+    value, residual, curving = _terms(f, reference_weight, data_weight, loss)
     # df/dmu_i = slope_i (x - mu_i) / sigma^2
     slope = amplitudes * phi if gate is None else 2 * amplitudes * phi - gate * f[:, None]
     amplitude_gradient = _sum(residual[:, None] * phi)
@@ -167,18 +157,12 @@ def value_and_gradient(
     )
 
 
-def _terms(f: Array, weight: Array, count: Array, loss: str, unit: float) -> tuple[Array, Array, Array]:
+def _terms(f: Array, weight: Array, count: Array, loss: str) -> tuple[Array, Array, Array]:
     """Each row's part of the loss, and its first and second derivative in f (Gauss-Newton for "mse")."""
     xp = f.__array_namespace__()
     if loss == "np":
         expected = weight * xp.exp(f)
         return weight * xp.expm1(f) - count * f, expected - count, expected
-    if loss == "profile":
-        rows = weight / unit + count
-        odds = unit * xp.exp(f)
-        s = odds / (1 + odds)
-        value = rows * xp.log1p(unit / (1 + unit) * xp.expm1(f)) - count * f
-        return value, rows * s - count, rows * s / (1 + odds)
     s = 1 / (1 + xp.exp(-f))
     if loss == "bce":
         # log((1 + e^f) / 2) without overflow: e^f is at most e^88 in float32

@@ -83,7 +83,6 @@ def value_and_gradient(
     width: float,
     competition: bool,
     loss: str = "np",
-    unit: float = 1.0,
     squared_norms: Array | None = None,
 ) -> Evaluation:
     """See `sparker._kernels.value_and_gradient`; with `squared_norms` of X, X and centres count as moved already."""
@@ -102,7 +101,7 @@ def value_and_gradient(
         gate, phi = _gate_and_phi(distances, width, competition)
         f = phi @ amplitudes
         slope = amplitudes * phi if gate is None else 2 * amplitudes * phi - gate * f[:, None]
-        terms, residual, curving = _terms(f, weight, count, loss, unit)
+        terms, residual, curving = _terms(f, weight, count, loss)
         value += float(np.sum(terms, dtype=np.float64))
         amplitude_gradient += residual @ phi
         hessian += (curving[:, None] * phi).T @ phi

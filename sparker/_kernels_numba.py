@@ -62,13 +62,7 @@ def _tables(dtype: type[np.floating[Any]], degree: int, ln2_high: float, limits:
     integer = np.int32 if dtype is np.float32 else np.int64
     layout = np.finfo(dtype)
     bias, shift = integer(layout.maxexp - 1), integer(layout.nmant)
-    # log(m) = 2 artanh(s) with s = (m - 1) / (m + 1), for m between the square roots of 1/2 and 2
-    n_terms = math.ceil(math.log(float(layout.eps)) / math.log((math.sqrt(2) - 1) ** 4)) + 1
-    artanh = [2 / (2 * k + 1) for k in reversed(range(n_terms))]
-    lowest_mantissa = np.array(math.sqrt(0.5), dtype).view(integer)[()]
-    mantissa = integer((1 << layout.nmant) - 1)
-    logarithm = tuple(map(dtype, artanh)), dtype(math.log(2)), lowest_mantissa, mantissa
-    return tuple(map(dtype, coefficients[::-1])), tuple(map(dtype, constants)), bias, shift, logarithm
+    return tuple(map(dtype, coefficients[::-1])), tuple(map(dtype, constants)), bias, shift
 
 
 _TABLES = {
@@ -95,7 +89,7 @@ def _typed_table(x: Any) -> Any:
 @_inline
 def _reduce(x: Array, bits: Array, table: Any) -> None:
     """Split x = power ln 2 + r for one block: r goes into `x`, 2^power, as the bits of a float, into `bits`."""
-    _, (log2e, ln2_high, ln2_low, lowest, highest, half), bias, shift, _ = table
+    _, (log2e, ln2_high, ln2_low, lowest, highest, half), bias, shift = table
     for b in range(len(x)):
         clipped = min(max(x[b], lowest), highest)
         power = np.floor(clipped * log2e + half)
@@ -125,29 +119,6 @@ def _expm1(x: Array, bits: Array, table: Any) -> None:
         for c in range(1, len(coefficients) - 1):
             value = value * x[b] + coefficients[c]
         x[b] = value * x[b] * powers[b] + (powers[b] - coefficients[-1])
-
-
-@_inline
-def _log1p(x: Array, exponent: Array, bits: Array, table: Any) -> None:
-    """X <- log(1 + x) in place for one block; `exponent` is scratch."""
-    coefficients, ln2, lowest, mantissa = table[4]
-    shift, values = table[3], bits.view(x.dtype)
-    one, two = x.dtype.type(1), x.dtype.type(2)
-    for b in range(len(x)):
-        values[b] = one + x[b]
-    for b in range(len(x)):
-        above = bits[b] - lowest
-        exponent[b] = above >> shift
-        bits[b] = (above & mantissa) + lowest
-    for b in range(len(x)):
-        # Where no power of 2 was taken out, x itself has the digits that 1 + x has lost.
-        rest = x[b] if exponent[b] == 0 else values[b] - one
-        s = rest / (two + rest)
-        square = s * s
-        value = coefficients[0]
-        for c in range(1, len(coefficients)):
-            value = value * square + coefficients[c]
-        x[b] = exponent[b] * ln2 + s * value
 
 
 @_inline
@@ -207,15 +178,7 @@ def _activate(
 
 @_inline
 def _loss(
-    phi: Array,
-    amplitudes: Array,
-    weights: Array,
-    counts: Array,
-    loss: int,
-    unit: float,
-    work: Array,
-    bits: Array,
-    table: Any,
+    phi: Array, amplitudes: Array, weights: Array, counts: Array, loss: int, work: Array, bits: Array, table: Any
 ) -> float:
     """Leave f, and the second and first derivative of the loss in f, in `work[0:3]` and return the loss of a block."""
     f, curving, residual, excess = work[0], work[1], work[2], work[3]
@@ -235,25 +198,12 @@ def _loss(
             total += np.float64(weights[b] * excess[b] - counts[b] * f[b])
         return total
     one, half, two = phi.dtype.type(1), phi.dtype.type(0.5), phi.dtype.type(2)
-    if loss == 1:  # "profile"
-        share, inverse = unit / (one + unit), one / unit
-        for b in range(BLOCK):
-            excess[b] *= share
-        _log1p(excess, residual, bits, table)
-        for b in range(BLOCK):
-            odds, rows = unit * curving[b], weights[b] * inverse + counts[b]
-            rest = one / (one + odds)
-            s = odds * rest
-            total += np.float64(rows * excess[b] - counts[b] * f[b])
-            residual[b] = rows * s - counts[b]
-            curving[b] = rows * s * rest
-        return total
     for b in range(BLOCK):
         odds, weight, count = curving[b], weights[b], counts[b]
         rest = one / (one + odds)
         s = odds * rest
         slope = s * rest
-        if loss == 2:  # "bce"
+        if loss == 1:  # "bce"
             total += np.float64((weight + count) * np.log1p(half * excess[b]) - count * f[b])
             residual[b] = weight * s - count * rest
             curving[b] = (weight + count) * slope
@@ -324,7 +274,6 @@ def _sum_chunks(
     scale: float,
     competition: bool,
     loss: int,
-    unit: float,
 ) -> None:
     """Fill rows first to last - 1 of `partial` with the sums of these chunks of X; see `_unpack` for their order."""
     n_kernels, n_features = centers.shape
@@ -346,7 +295,7 @@ def _sum_chunks(
             count[:size] = counts[start : start + size]
             _distances(rows, centers, distances)
             _activate(distances, scale, competition, phi, gate, work, bits, table)
-            sums[0] += _loss(phi, amplitudes, weight, count, loss, unit, work, bits, table)
+            sums[0] += _loss(phi, amplitudes, weight, count, loss, work, bits, table)
             _add_gradients(rows, distances, phi, gate, competition, amplitudes, centers, work, sums)
 
 
@@ -433,7 +382,6 @@ def value_and_gradient(
     width: float,
     competition: bool,
     loss: str = "np",
-    unit: float = 1.0,
     n_threads: int = 1,
 ) -> Evaluation:
     """See `sparker._kernels.value_and_gradient`; chunks are shared out to `n_threads` threads, to the same bits."""
@@ -441,8 +389,7 @@ def value_and_gradient(
     n_chunks = -(-len(X) // CHUNK)
     n_kernels, n_features = centers.shape
     partial = np.zeros((n_chunks, 1 + n_kernels * (2 + n_kernels + n_features)))
-    scale, unit = X.dtype.type(-0.5 / width**2), X.dtype.type(unit)
-    arguments = (partial, *arrays, scale, competition, LOSSES.index(loss), unit)
+    arguments = (partial, *arrays, X.dtype.type(-0.5 / width**2), competition, LOSSES.index(loss))
     if n_threads == 1:
         _sum_chunks(0, n_chunks, *arguments)
     else:

@@ -50,7 +50,7 @@ class Objective:
         L2 penalty of the amplitudes.
     backend : Backend
         Who computes the sums.
-    loss : {"np", "profile", "bce", "mse"}
+    loss : {"np", "bce", "mse"}
         Which L is minimised.
     entropy : float
         Factor of the entropy term.
@@ -89,7 +89,7 @@ class Objective:
         )
 
     def neyman_pearson(self, amplitudes: Array, centers: Array, width: float) -> float:
-        """Return the Neyman-Pearson loss, of which t is made where the loss that trained f is no likelihood ratio."""
+        """Return the Neyman-Pearson loss, of which t is made whatever loss trained f."""
         loss = self.backend.value_and_gradient(
             self.pool, self.weights, amplitudes, centers, width, self.competition, "np"
         ).value

@@ -25,8 +25,7 @@ class Path:
     Attributes
     ----------
     widths, losses : ndarray of shape (m,)
-        Recorded widths and unpenalised losses L there, from which t = -2 L: the loss that trained f where it is a
-        likelihood ratio ("np", "profile"), else the Neyman-Pearson loss.
+        Recorded widths and unpenalised Neyman-Pearson losses L there.
     amplitudes : ndarray of shape (m, M)
     centers : ndarray of shape (m, M, d)
     loss_curve : ndarray of shape (n_iter,)
@@ -97,7 +96,7 @@ def _follow(
         recorded.append((state, converged))
     return Path(
         np.array([state.width for state, _ in recorded]),
-        np.array([_likelihood_ratio(objective, state) for state, _ in recorded]),
+        np.array([_neyman_pearson(objective, state) for state, _ in recorded]),
         np.array([state.amplitudes for state, _ in recorded]),
         np.array([state.centers for state, _ in recorded]),
         np.array(curve),
@@ -105,8 +104,8 @@ def _follow(
     )
 
 
-def _likelihood_ratio(objective: Objective, state: _State) -> float:
-    if objective.loss in ("np", "profile"):
+def _neyman_pearson(objective: Objective, state: _State) -> float:
+    if objective.loss == "np":
         return state.at.loss
     return objective.neyman_pearson(state.amplitudes, state.centers, state.width)
 

@@ -133,7 +133,7 @@ def corrected_p_values(null: Array, observed: Array, scores: Array, column: int)
     drowns the others the largest score of each entry is turned into log p by one map for all n_toys + 1 rows, and rows
     are ranked by their smallest log p (the min-P procedure of Westfall and Young, Resampling-Based Multiple Testing,
     1993). A kernel has moved from its candidate, toys' candidates have not: its score counts at most as the largest one
-    of the observed candidates. Then no kernel is more surprising than the observed row as a whole, whose rank is uniform.
+    of the observed candidates. Then no kernel is more surprising than the observed row, whose rank is uniform.
 
     Parameters
     ----------

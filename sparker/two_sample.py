@@ -47,11 +47,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         Spacing of the widths; with ``start="random"`` also of the steps between them.
     competition : bool, default=True
         Softmax gate: kernels compete for each row. False gives the plain sum of kernels of SparKer-NPLM.
-    loss : {"np", "profile", "bce", "mse"}, default="np"
-        What trains the log density ratio f. "np": the Neyman-Pearson loss, which takes the reference as exact.
-        "profile": the likelihood ratio of two samples, with the unknown density of the background eliminated; it tends
-        to "np" as the reference grows. For comparison binary cross-entropy or mean squared error of a classifier
-        with odds e^f, "bce" and "mse"; t is then -2 L of the Neyman-Pearson loss at their f.
+    loss : {"np", "bce", "mse"}, default="np"
+        What trains the log density ratio f: the Neyman-Pearson loss, or, for comparison, binary cross-entropy or mean
+        squared error of a classifier with odds e^f. The statistic is -2 L of the Neyman-Pearson loss in any case.
     solver : {"newton", "adam", "alternating"}, default="newton"
         "newton": exact amplitudes and centre steps that do not know the dimension. "adam": as in arXiv:2511.03095.
         "alternating": Adam on amplitudes and centres by turns, as in SparKer-NPLM.

@@ -29,22 +29,11 @@ class Problem:
     width: float
     competition: bool = True
     loss: str = "np"
-    unit: float = 1.0
 
     @property
     def arguments(self) -> tuple[Any, ...]:
         """Arguments of `value_and_gradient`, in order."""
-        names = (
-            "X",
-            "reference_weight",
-            "data_weight",
-            "amplitudes",
-            "centers",
-            "width",
-            "competition",
-            "loss",
-            "unit",
-        )
+        names = ("X", "reference_weight", "data_weight", "amplitudes", "centers", "width", "competition", "loss")
         return tuple(getattr(self, name) for name in names)
 
     def change(self, **changes: Any) -> "Problem":

@@ -82,15 +82,11 @@ from sparker._kernels_numba import CHUNK
     return done.stdout.split()
 
 
-UNIT = 0.3  # of the profile likelihood, where it is tested
-
-
 def second_derivative(loss, f, weight, count):
     """Of a row's part of the loss, in f; Gauss-Newton for "mse"."""
-    s, share = expit(f), expit(f + np.log(UNIT))
+    s = expit(f)
     return {
         "np": weight * np.exp(f),
-        "profile": (weight / UNIT + count) * share * (1 - share),
         "bce": (weight + count) * s * (1 - s),
         "mse": 2 * (weight + count) * (s * (1 - s)) ** 2,
     }[loss]
@@ -102,7 +98,7 @@ def second_derivative(loss, f, weight, count):
 class TestDerivatives:
     @pytest.fixture
     def problem(self, draw_problem, width, competition, loss):
-        return draw_problem(width=width, competition=competition).change(loss=loss, unit=UNIT)
+        return draw_problem(width=width, competition=competition).change(loss=loss)
 
     def test_amplitude_gradient_and_hessian(self, twin, problem):
         def evaluate(amplitudes):
@@ -153,27 +149,10 @@ def test_definition_equals_the_formulas_term_by_term(draw_problem):
         for name, at_zero, value in (("bce", np.log(2), log_loss), ("mse", 0.25, brier)):
             got = _kernels.value_and_gradient(*problem.change(competition=competition, loss=name).arguments)
             assert_allclose(got.value, value - at_zero * total, rtol=1e-10)
-        # the likelihood of the labels, data being a share u e^f / (1 + u e^f) of the rows
-        rows = problem.reference_weight / UNIT
-        share, share_at_zero = expit(f + np.log(UNIT)), UNIT / (1 + UNIT)
-        likelihood = rows @ np.log((1 - share) / (1 - share_at_zero)) + problem.data_weight @ np.log(
-            share / share_at_zero
-        )
-        got = _kernels.value_and_gradient(*problem.change(competition=competition, loss="profile", unit=UNIT).arguments)
-        assert_allclose(got.value, -likelihood, rtol=1e-10)
         result = forward(_kernels, problem.change(competition=competition))
         assert_allclose(result["activations"], phi, rtol=1e-12)
         assert_allclose(result["log_density_ratio"], f, rtol=1e-12, atol=1e-15)
     assert_allclose(result["responsibilities"], p, rtol=1e-12)
-
-
-def test_profile_likelihood_tends_to_neyman_pearson_for_a_large_reference(twin, draw_problem):
-    problem = draw_problem()
-    want = twin.value_and_gradient(*problem.arguments)
-    for unit, tolerance in ((1e-3, 1e-2), (1e-7, 1e-6)):
-        got = twin.value_and_gradient(*problem.change(loss="profile", unit=unit).arguments)
-        assert_same_evaluation(got, want, tolerance)
-        assert abs(got.value / want.value - 1) > 1e-3 * unit
 
 
 class TestTwins:
@@ -222,9 +201,9 @@ class TestTwins:
         assert_allclose(fast_twin.responsibilities(problem.X, problem.centers, 1.0)[17, 0], 1, rtol=1e-6)
 
     @BOTH_DTYPES
-    @pytest.mark.parametrize(("loss", "unit"), [("bce", 1), ("mse", 1), ("profile", 1e-4), ("profile", 3)])
-    def test_agree_for_the_losses_of_classifiers(self, fast_twin, draw_problem, dtype, loss, unit):
-        problem = draw_problem(n=CHUNK + 5, dtype=dtype).change(loss=loss, unit=dtype(unit))
+    @pytest.mark.parametrize("loss", ["bce", "mse"])
+    def test_agree_for_the_losses_of_classifiers(self, fast_twin, draw_problem, dtype, loss):
+        problem = draw_problem(n=CHUNK + 5, dtype=dtype).change(loss=loss)
         for scale in (1, 30):  # odds of up to e^60
             self.assert_agree(fast_twin, problem.change(amplitudes=dtype(scale) * problem.amplitudes))
 
