@@ -50,6 +50,8 @@ class Weights:
         depend on the labels. A negative weight adds to the variance of the reference, and takes nothing from the
         density, so that no sum over a region is negative.
         """
+        if self.noise is None and self.reference.min() >= 0:
+            return self.reference + self.data.dtype.type(self.unit) * self.data  # to the same bits whatever the labels
         size = np.abs(self.reference)
         noise = self.unit * size if self.noise is None else self.noise
         u = float(noise.sum(dtype=np.float64) / self.reference.sum(dtype=np.float64))

@@ -77,9 +77,9 @@ class TwoSampleResult:
     scales : dict of str to ndarray of shape (n_scales,)
         Table of the scales: ``kind``, ``width`` (inf: the whole sample), ``statistic`` and ``pvalue`` (each scale
         alone, not corrected for the others; where toys stopped early it only describes); of SparKer also ``rows``,
-        from which number of rows in reach a kernel counts for a score. Text and displays leave out scores of 0, where
-        no kernel has that many. With a tail also ``tail_pvalue``, ``tail_zscore``, ``tail_low`` and ``tail_high`` (the
-        band of Z), NaN where its fit was refused, and ``tail_goodness``.
+        from which number of rows in reach a kernel counts for a score. With a tail also ``tail_pvalue``,
+        ``tail_zscore``, ``tail_low`` and ``tail_high`` (the band of Z), NaN where its fit was refused, and
+        ``tail_goodness``.
     n_toys, n_failed, n_not_converged : int
         Toys; those whose fit was not finite, which count as reaching the observed statistic; those
         whose amplitudes had not converged, which keep their value, as the observed fit would.
@@ -89,6 +89,9 @@ class TwoSampleResult:
         Rule that joins the scales.
     n_reference, n_data, n_features : int
         Rows with non-zero weight, and columns.
+    n_effective_reference, n_effective_data : float
+        (sum w)^2 / sum w^2 of the rows that the fit uses: as many rows of equal weight say as much. ``"split"`` uses
+        fewer than there are.
     expected_count : float or None
         Expected data count under the null; None for a shape-only test.
     seed : int
@@ -112,9 +115,6 @@ class TwoSampleResult:
         p of the upper-tail Anderson-Darling test of the fit; below 0.05 the fit is refused.
     tail_note : str
         Why the fit was refused; empty where it was not.
-    n_effective_reference, n_effective_data : float
-        (sum w)^2 / sum w^2 of the rows that the fit uses: as many rows of equal weight say as much. ``"split"`` uses
-        fewer than there are.
     """
 
     statistic: float
@@ -131,6 +131,8 @@ class TwoSampleResult:
     n_reference: int
     n_data: int
     n_features: int
+    n_effective_reference: float
+    n_effective_data: float
     expected_count: float | None
     seed: int
     version: str
@@ -143,8 +145,6 @@ class TwoSampleResult:
     tail_interval: tuple[float, float] | None = None
     tail_goodness: float | None = None
     tail_note: str = ""
-    n_effective_reference: float = np.nan
-    n_effective_data: float = np.nan
 
     @property
     def mode(self) -> str:
@@ -174,8 +174,7 @@ class TwoSampleResult:
     def _effective(self) -> list[str]:
         """A line on effective sizes where weights make them differ from the rows."""
         sizes = (self.n_effective_reference, self.n_effective_data)
-        unknown = np.isnan(self.n_effective_reference)
-        if unknown or self.calibration == "split" or np.allclose(sizes, (self.n_reference, self.n_data)):
+        if self.calibration == "split" or np.allclose(sizes, (self.n_reference, self.n_data)):
             return []
         return ["effective sizes: {:.4g} reference and {:.4g} data rows".format(*sizes)]
 
@@ -193,11 +192,8 @@ class TwoSampleResult:
             + (f"; stopped at {self.stopping} that reach the statistic" if self.stopped else ""),
             f"aggregate over scales ({self.aggregation}): {self.statistic:.3f}",
             "",
-            f"{'statistic':>20} {'width':>10} {'value':>10} {'p':>8}",
+            *_table(self.scales),
         ]
-        names, shown = entry_names(self.scales)
-        columns = (np.asarray(self.scales[name])[shown] for name in ("width", "statistic", "pvalue"))
-        lines += [f"{k:>20} {w:>10.4g} {t:>10.3f} {p:>8.4f}" for k, w, t, p in zip(names, *columns, strict=True)]
         return "\n".join(lines)
 
     def _tail_lines(self) -> list[str]:
@@ -212,9 +208,24 @@ class TwoSampleResult:
         ]
 
 
-def entry_names(scales: dict[str, Array]) -> tuple[list[str], npt.NDArray[np.intp]]:
-    """Names of the entries to show, which tell the classes of scores apart, and where these entries are."""
-    kinds, rows = np.asarray(scales["kind"]), np.asarray(scales.get("rows", np.zeros(len(scales["kind"]))))
-    shown = np.flatnonzero((kinds != "score") | (np.asarray(scales["statistic"]) > 0))
-    names = [f"{kinds[k]}, from {rows[k]:g} rows" if rows[k] else str(kinds[k]) for k in shown]
-    return names, shown
+def entry_names(scales: dict[str, Array]) -> list[str]:
+    """Name of each entry, which tells the classes of scores apart."""
+    rows = scales.get("rows", np.zeros(len(scales["kind"])))
+    return [
+        f"{kind}, from {least:g} rows" if least else str(kind) for kind, least in zip(scales["kind"], rows, strict=True)
+    ]
+
+
+def _table(scales: dict[str, Array]) -> list[str]:
+    """Lines of a table of the p-values, a line for each width and a column for each name."""
+    names, widths = entry_names(scales), np.asarray(scales["width"])
+    p = {(name, width): f"{value:.4f}" for name, width, value in zip(names, widths, scales["pvalue"], strict=True)}
+    columns = [
+        name for name in dict.fromkeys(names) if any((name, width) in p for width in widths[np.isfinite(widths)])
+    ]
+    lines = ["p of each entry alone, by width", "  ".join(f"{head:>10}" for head in ("width", *columns))]
+    for width in dict.fromkeys(widths[np.isfinite(widths)].tolist()):
+        cells = (p.get((name, width), "").rjust(max(10, len(name))) for name in columns)
+        lines.append("  ".join([f"{width:>10.4g}", *cells]))
+    lines += [f"{name:>10}  {cell}" for (name, width), cell in p.items() if np.isinf(width)]
+    return lines

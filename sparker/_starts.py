@@ -13,6 +13,7 @@ the largest score of each class is an entry with a p-value of its own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,9 +55,17 @@ class Scores:
         return np.searchsorted(CLASSES, self.rows, side="right") - 1
 
     def largest(self) -> Array:
-        """Largest squared score at each width in each of `CLASSES`, 0 where it is empty, (n_widths, n_classes)."""
-        of_class, squared = self.classes(), np.square(self.values)
-        return np.stack([np.where(of_class == c, squared, 0).max(axis=1) for c in range(len(CLASSES))], axis=1)
+        """Largest squared score at each width for each of `CLASSES`, shape (n_widths, n_classes).
+
+        A candidate outside a class counts less, by how far its rows in reach are from it. With a sharp edge a class
+        might hold candidates of the observed pair and none of the toys, where these have other candidates.
+        """
+        squared, rows = np.square(self.values), np.maximum(self.rows, np.finfo(np.float64).tiny)
+        shares = [
+            np.minimum(1, rows / low if low else 1) * np.minimum(1, high / rows)
+            for low, high in pairwise((*CLASSES, np.inf))
+        ]
+        return np.stack([(squared * share).max(axis=1) for share in shares], axis=1)
 
 
 def random_rows(pool: Pool, weights: Weights, n_kernels: int, rng: np.random.Generator) -> Array:

@@ -124,11 +124,10 @@ class ScalesDisplay(_ResultDisplay):
 
     @classmethod
     def _of(cls, result: TwoSampleResult) -> Self:
-        kinds, shown = entry_names(result.scales)
         return cls(
-            widths=result.scales["width"][shown],
-            p_values=result.scales["pvalue"][shown],
-            kinds=np.array(kinds),
+            widths=result.scales["width"],
+            p_values=result.scales["pvalue"],
+            kinds=np.array(entry_names(result.scales)),
             p_value=result.pvalue,
             n_toys=result.n_toys,
         )

@@ -120,8 +120,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     ----------
     statistics_ : ndarray of shape (n_scales,)
         t at each recorded width; then, with ``start="score"``, the largest squared score of a single kernel there,
-        among kernels with less than 0.5, 0.5 to 5, 5 to 50 and more rows of the smaller sample in reach, 0 where there
-        is none; then the two companions. All of it is calibrated and aggregated. No entry is negative.
+        among kernels with less than 0.5, 0.5 to 5, 5 to 50 and more rows of the smaller sample in reach (those outside
+        a class count less); then the two companions. All of it is calibrated and aggregated. No entry is negative.
     scales_ : dict of str to ndarray of shape (n_scales,)
         ``kind`` ("t", "score", "mean" or "spread"), ``width`` and ``rows`` of each entry: the fewest rows in reach of
         the kernels of a score, 0 for others; a companion has width inf.

@@ -39,6 +39,8 @@ def make_result(**changes):
         "n_reference": 1000,
         "n_data": 300,
         "n_features": 2,
+        "n_effective_reference": 1000.0,
+        "n_effective_data": 300.0,
         "expected_count": None,
         "seed": 7,
         "version": "0.1",
@@ -138,13 +140,20 @@ def test_text_says_greater_at_the_resolution_limit_only():
     assert ">" not in text
 
 
-def test_text_tells_classes_of_scores_apart_and_leaves_out_empty_ones():
-    columns = {"kind": ["t", "score", "score"], "width": [0.5] * 3, "rows": [0, 0, 5], "statistic": [0, 0, 3.25]}
-    scales = {name: np.array(column) for name, column in columns.items()} | {"pvalue": np.array([1, 1, 0.0625])}
-    lines = str(make_result(scales=scales)).splitlines()
-    assert [line.split() for line in lines[-2:]] == [
-        ["t", "0.5", "0.000", "1.0000"],
-        ["score,", "from", "5", "rows", "0.5", "3.250", "0.0625"],
+def test_text_has_a_table_of_p_values_by_width():
+    columns = {"kind": ["t", "t", "score", "score", "mean"], "width": [2.0, 0.5, 2.0, 0.5, np.inf]}
+    scales = {name: np.array(column) for name, column in columns.items()}
+    scales |= {
+        "rows": np.array([0, 0, 5, 5, 0]),
+        "statistic": np.zeros(5),
+        "pvalue": np.array([1, 0.5, 0.25, 0.125, 0.75]),
+    }
+    lines = [line.split() for line in str(make_result(scales=scales)).splitlines()[-4:]]
+    assert lines == [
+        ["width", "t", "score,", "from", "5", "rows"],
+        ["2", "1.0000", "0.2500"],
+        ["0.5", "0.5000", "0.1250"],
+        ["mean", "0.7500"],
     ]
 
 
