@@ -21,9 +21,13 @@ class Table:
             with path.open(newline="") as file:
                 self.rows = list(csv.DictReader(file))
 
+    def find(self, **cell: Any) -> dict[str, Any] | None:
+        """Return the row of a cell that has been run, or None."""
+        return next((row for row in self.rows if all(row[key] == str(cell[key]) for key in self.keys)), None)
+
     def has(self, **cell: Any) -> bool:
         """Whether the cell has been run."""
-        return any(all(row[key] == str(cell[key]) for key in self.keys) for row in self.rows)
+        return self.find(**cell) is not None
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a row and write the file."""
