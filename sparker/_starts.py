@@ -60,7 +60,7 @@ class Scores:
         A candidate outside a class counts less, by how far its rows in reach are from it. With a sharp edge a class
         might hold candidates of the observed pair and none of the toys, where these have other candidates.
         """
-        squared, rows = np.square(self.values), np.maximum(self.rows, np.finfo(np.float64).tiny)
+        squared, rows = np.square(self.values), np.maximum(self.rows, 1e-100)
         shares = [
             np.minimum(1, rows / low if low else 1) * np.minimum(1, high / rows)
             for low, high in pairwise((*CLASSES, np.inf))
