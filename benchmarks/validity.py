@@ -1,0 +1,180 @@
+"""False alarms at 10, 5 and 1 % and uniformity of p under the null, over modes of calibration, sizes and kinds of data.
+
+Run: python benchmarks/validity.py [--jobs 2] [--sets 400] [--only TEXT]; afterwards --again reruns, with ten times the
+sets and fresh seeds, the cells above their 99 % limit. The design is fractional: for every mode each factor is varied
+alone about N_R / N_D = 5, N_D = 30, d = 1, continuous rows, and sizes are crossed for continuous rows; N_R above 6000
+only in d = 1 and 5, with half of the sets. 19 toys for 10 and 5 %, 99 for 1 %, so that alpha (n + 1) is whole. Beside
+the p of the test, "aggregate", a cell counts the smallest corrected p of the kernels, "corrected", and the p of the
+same test with early stopping, "stopped" (99 toys only). Resumable; writes benchmarks/tables/validity.csv and prints how
+many cells are above their limit beside the 99 % quantile of what chance gives.
+"""
+
+import argparse
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from common import TABLES, Table
+from joblib import Parallel, delayed
+from scipy import stats
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sparker import SparKerTest
+
+LEVELS = (0.1, 0.05, 0.01)
+MODES = ("permutation", "split", "bootstrap", "callable", "permutation, counts", "split, counts")
+KINDS = ("continuous", "heavy-tailed", "ties", "duplicates", "correlated", "scaler")
+STOPPING = 10
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One null: how toys are drawn, what rows are like, sizes, and the number of toys."""
+
+    mode: str
+    kind: str = "continuous"
+    n_features: int = 1
+    n_data: int = 30
+    ratio: int = 5
+    n_toys: int = 19
+
+    def possible(self) -> bool:
+        """Whether the package offers it, and the design has it."""
+        n_reference = self.ratio * self.n_data
+        if n_reference > 6000 and (self.kind != "continuous" or self.n_features > 5 or n_reference > 60_000):
+            return False
+        if self.mode.startswith("split") and self.ratio < 2:
+            return False
+        # behind a Pipeline the scaler has seen all rows: toys must be relabelled pooled rows
+        return self.kind != "scaler" or self.mode == "permutation"
+
+
+def design() -> Iterator[Cell]:
+    """The cells, cheap ones first."""
+    cells = []
+    for mode in MODES:
+        cells += [Cell(mode, kind) for kind in KINDS]
+        cells += [Cell(mode, kind, 5) for kind in KINDS]
+        cells += [Cell(mode, n_features=50)]
+        cells += [Cell(mode, n_data=n, ratio=ratio) for n in (30, 300) for ratio in (1, 2, 5, 20, 100)]
+        cells += [Cell(mode, n_features=5, n_data=300, ratio=ratio) for ratio in (1, 5, 20)]
+        cells += [Cell(mode, n_data=3000, ratio=ratio) for ratio in (1, 2, 20)]
+        cells += [Cell(mode, n_toys=99), Cell(mode, "ties", 5, n_toys=99)]
+    unique = dict.fromkeys(cell for cell in cells if cell.possible())
+    yield from sorted(unique, key=lambda cell: cell.n_data * (1 + cell.ratio) * (1 + cell.n_toys))
+
+
+def draw(cell: Cell, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of the null."""
+    rows = rng.normal(size=(n, cell.n_features))
+    if cell.kind == "heavy-tailed":
+        return rng.standard_t(1.5, size=rows.shape)
+    if cell.kind == "ties":
+        return np.round(rows)
+    if cell.kind == "duplicates":  # each row is there twice, on average
+        return rows[rng.integers(max(1, n // 2), size=n)]
+    if cell.kind == "correlated":
+        return 0.95 * rows[:, :1] + np.sqrt(1 - 0.95**2) * rows
+    return 3 + 10 * rows if cell.kind == "scaler" else rows
+
+
+def p_values(cell: Cell, seed: int) -> tuple[float, float, float]:
+    """Of one null pair: of the test, the smallest corrected one of its kernels, and that of a test that stops early."""
+    rng = np.random.default_rng([seed, *repr(cell).encode()])
+    expected = cell.n_data if cell.mode.endswith("counts") else None
+    n_reference = cell.n_data * cell.ratio
+    reference = draw(cell, n_reference, rng)
+    data = draw(cell, max(1, rng.poisson(cell.n_data)) if expected else cell.n_data, rng)
+
+    def draw_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return draw(cell, n_reference, rng), draw(cell, cell.n_data, rng)
+
+    calibration = draw_pair if cell.mode == "callable" else cell.mode.split(",")[0]
+    test = SparKerTest(calibration=calibration, expected_count=expected, n_toys=cell.n_toys, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the bootstrap says that it is blunt, a fit that it did not converge
+        if cell.kind == "scaler":
+            X, y = np.concatenate([reference, data]), np.repeat([0, 1], [len(reference), len(data)])
+            test = make_pipeline(StandardScaler(), test).fit(X, y)[-1]
+        else:
+            test.fit(reference, data=data)
+        p = test.p_value()
+        corrected = min(kernel.corrected_pvalue for kernel in test.kernel_significance())
+        stopped = np.nan
+        if cell.n_toys == 99:
+            stopped = test.set_params(stopping=STOPPING).fit(reference, data=data).p_value()
+    return p, corrected, stopped
+
+
+def summarise(p: np.ndarray, n_toys: int) -> dict[str, float]:
+    """Rates, their 99 % limits, and the p of a chi-squared test of uniformity in ten bins."""
+    row: dict[str, float] = {}
+    for level in LEVELS:
+        whole = abs(level * (n_toys + 1) - round(level * (n_toys + 1))) < 1e-9
+        percent = f"{100 * level:g}"
+        row[f"rate_{percent}"] = round(float(np.mean(p <= level + 1e-9)), 4) if whole else ""
+        row[f"limit_{percent}"] = round(float(stats.binom.ppf(0.99, len(p), level)) / len(p), 4) if whole else ""
+    counts = np.bincount(np.ceil(10 * p - 1e-9).astype(int) - 1, minlength=10)
+    row["uniform_p"] = round(float(stats.chisquare(counts).pvalue), 4)
+    return row
+
+
+def above(row: dict[str, str]) -> list[str]:
+    """The levels at which a row of the table is above its limit."""
+    percents = [f"{100 * level:g}" for level in LEVELS]
+    return [p for p in percents if row[f"rate_{p}"] != "" and float(row[f"rate_{p}"]) > float(row[f"limit_{p}"])]
+
+
+def run(cell: Cell, n_sets: int, first_seed: int, table: Table, jobs: int) -> None:
+    key = {**asdict(cell), "n_sets": n_sets, "first_seed": first_seed}
+    if table.has(**key, what="aggregate"):
+        return
+    found = np.array(Parallel(jobs)(delayed(p_values)(cell, first_seed + i) for i in range(n_sets)))
+    for what, p in zip(("corrected", "stopped", "aggregate"), found[:, [1, 2, 0]].T, strict=True):
+        if not np.isnan(p).any():
+            table.add({**key, "what": what, **summarise(p, cell.n_toys)})
+
+
+def report(table: Table) -> None:
+    """Cells above their limits beside what chance gives, and the median of measured over nominal rates."""
+    rows = [row for row in table.rows if row["first_seed"] == "0"]
+    checks = [(float(row[f"rate_{p}"]), float(p) / 100) for row in rows for p in ("10", "5", "1") if row[f"rate_{p}"]]
+    n_above = sum(len(above(row)) for row in rows)
+    print(
+        f"{n_above} of {len(checks)} rates above their 99 % limit; chance gives up to "
+        f"{stats.binom.ppf(0.99, len(checks), 0.01):.0f}"
+    )
+    for mode in MODES:
+        ratios = [
+            float(row[f"rate_{p}"]) / float(p) * 100
+            for row in rows
+            for p in ("10", "5", "1")
+            if row["mode"] == mode and row["what"] == "aggregate" and row["kind"] == "continuous" and row[f"rate_{p}"]
+        ]
+        if ratios:
+            print(f"{mode:22s} median measured / nominal {np.median(ratios):.3f} ({len(ratios)} rates, continuous)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", type=int, default=400)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="cells whose description holds this text")
+    parser.add_argument("--again", action="store_true", help="rerun cells above their limit, ten times the sets")
+    parser.add_argument("--report", action="store_true", help="only print the summary of the table")
+    args = parser.parse_args()
+    table = Table(TABLES / "validity.csv", [*asdict(Cell("")), "n_sets", "first_seed", "what"])
+    if not args.report:
+        for cell in (cell for cell in design() if args.only in repr(cell)):
+            n_sets = args.sets if cell.ratio * cell.n_data <= 6000 else args.sets // 2
+            if not args.again:
+                run(cell, n_sets, 0, table, args.jobs)
+            elif any(above(row) for row in table.rows if all(row[k] == str(v) for k, v in asdict(cell).items())):
+                run(cell, 10 * n_sets, 1_000_000, table, args.jobs)
+    report(table)
+
+
+if __name__ == "__main__":
+    main()
