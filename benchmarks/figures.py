@@ -1,0 +1,113 @@
+"""Figures of the documentation from the committed tables.
+
+Run: python benchmarks/figures.py; reads benchmarks/tables/search.csv and power_judge.csv, writes doc/images/search.png,
+power.png and dimension.png. A table that is not there is said so, and its figures are left as they are.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from common import TABLES, Table
+
+IMAGES = Path(__file__).parent.parent / "doc" / "images"
+COLORS = {
+    "sparker": "#d55e00",
+    "ideal": "#000000",
+    "MMD": "#0072b2",
+    "static kernels": "#009e73",
+    "static kernels, 5 widths": "#56b4e9",
+    "Mahalanobis": "#cc79a7",
+    "classifier": "#999999",
+    "energy distance": "#e69f00",
+    "SparKer, arXiv:2511.03095": "#7f2704",
+    "SparKer-NPLM, 2000 passes": "#fdae6b",
+}
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    rows = Table(TABLES / name, []).rows
+    if not rows:
+        print(f"{TABLES / name} is not there: its figures are left as they are")
+    return rows
+
+
+def save(figure: Any, name: str) -> None:
+    figure.savefig(IMAGES / name, dpi=110)
+    plt.close(figure)
+    print(f"doc/images/{name}")
+
+
+def search(rows: list[dict[str, Any]]) -> None:
+    """Median Z over Z_id, a panel for each size of the reference, a group of bars for each signal."""
+    sizes = sorted({int(row["rows"]) for row in rows})
+    figure, axes = plt.subplots(1, len(sizes), figsize=(5.5 * len(sizes), 3.8), sharey=True, squeeze=False)
+    signals = ["bulk", "tail", "extreme", "broad"]
+    for ax, size in zip(axes[0], sizes, strict=True):
+        here = [row for row in rows if int(row["rows"]) == size]
+        systems = [name for name in COLORS if any(row["system"] == name for row in here)]
+        for k, system in enumerate(systems):
+            of_system = {row["signal"]: row for row in here if row["system"] == system}
+            x = np.arange(len(signals)) + (k - (len(systems) - 1) / 2) * 0.8 / len(systems)
+            ratio = [float(of_system[s]["ratio"]) if s in of_system else np.nan for s in signals]
+            error = [
+                float(of_system[s]["error"]) / float(of_system[s]["z_ideal"]) if s in of_system else 0 for s in signals
+            ]
+            ax.bar(x, ratio, 0.72 / len(systems), yerr=error, color=COLORS[system], label=system, capsize=2)
+        ax.set(xticks=range(len(signals)), xticklabels=signals, ylim=(0, 1.05), title=f"$N_R$ = {size:,}")
+        ax.axhline(1, color="black", linewidth=1)
+    axes[0, 0].set_ylabel("median $Z$ / $Z$ of the true likelihood ratio")
+    axes[0, -1].legend(fontsize=8, loc="lower right")
+    figure.tight_layout()
+    save(figure, "search.png")
+
+
+def power(rows: list[dict[str, Any]]) -> None:
+    """Power at 5 % of every system in every cell."""
+    cells = list(dict.fromkeys((row["cell"], row["strength"]) for row in rows))
+    figure, ax = plt.subplots(figsize=(7.5, 0.24 * len(cells) + 1.6))
+    for name, color in COLORS.items():
+        found = {(row["cell"], row["strength"]): float(row["power_5"]) for row in rows if row["system"] == name}
+        y = [k for k, cell in enumerate(cells) if cell in found]
+        if y:
+            marker, size = ("D", 42) if name == "sparker" else ("|", 90) if name == "ideal" else ("o", 20)
+            ax.scatter([found[cells[k]] for k in y], y, size, color=color, marker=marker, label=name, zorder=3)
+    ax.set(yticks=range(len(cells)), yticklabels=[f"{cell}, {float(s):g}" for cell, s in cells], xlim=(-0.02, 1.02))
+    ax.set_xlabel("power at 5 %")
+    ax.invert_yaxis()
+    ax.grid(axis="y", linewidth=0.4)
+    ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3, frameon=False)
+    figure.tight_layout()
+    save(figure, "power.png")
+
+
+def dimension(rows: list[dict[str, Any]]) -> None:
+    """Power against the number of features: a clump in all of them."""
+    rows = [row for row in rows if row["cell"].startswith("clump d=")]
+    figure, ax = plt.subplots(figsize=(6, 4))
+    for name, color in COLORS.items():
+        points = sorted(
+            (int(row["cell"][8:]), float(row["power_5"]), float(row["error_5"]))
+            for row in rows
+            if row["system"] == name
+        )
+        if points:
+            d, share, error = np.array(points).T
+            ax.errorbar(d, share, error, color=color, marker="o", markersize=4, label=name, capsize=2)
+    ax.set(xscale="log", xlabel="features $d$", ylabel="power at 5 %", ylim=(0, 1.05))
+    ax.legend(fontsize=8)
+    figure.tight_layout()
+    save(figure, "dimension.png")
+
+
+def main() -> None:
+    if rows := read("search.csv"):
+        search(rows)
+    if rows := read("power_judge.csv"):
+        power(rows)
+        dimension(rows)
+
+
+if __name__ == "__main__":
+    main()
