@@ -16,6 +16,7 @@ from sparker import SparKerTest
 # A toy of what a generator gives: the mass falls steeply, the pair has a transverse momentum and a rapidity. The
 # logarithms of mass and momentum are features whose scale means the same everywhere.
 def background(n, rng):
+    """Pairs from known processes."""
     mass = 60 * (1 + rng.pareto(3.0, size=n))
     momentum = rng.gamma(2.0, 0.15 * np.sqrt(60 * mass))
     rapidity = rng.normal(0, 1.1, size=n)
@@ -23,6 +24,7 @@ def background(n, rng):
 
 
 def resonance(n, rng):
+    """Pairs from something new."""
     mass = rng.normal(320, 8, size=n)
     momentum = rng.gamma(4.0, 20, size=n)
     rapidity = rng.normal(0, 0.6, size=n)
