@@ -41,14 +41,14 @@ def counted_log_p(values: Array) -> Array:
 def extended_log_p(values: Array) -> Array:
     """`counted_log_p`, with the uppermost rows on an exponential tail, since counts tell few of them apart.
 
-    Of n rows the upper 2 sqrt(n) are a tail, at most a fifth: the more toys, the farther out it begins, and the less
+    Of n rows the upper sqrt(n) are a tail, at most a fifth: the more toys, the farther out it begins, and the less
     depends on its shape. There, log p = log(share above u) - (value - u) / scale, with u the value at which the tail
     begins. The scale is the mean excess over u, or that of an exponential through the median and u if it is longer:
     where many values pile up at u, toys just above it must not seem extreme. A value far from all others is in the
     mean, too: with m rows in the tail its log p is at most m below that of u. Every row meets the same map.
     """
     log_p = counted_log_p(values)
-    n_tail = int(min(TAIL * len(values), 2 * np.sqrt(len(values))))
+    n_tail = int(min(TAIL * len(values), np.sqrt(len(values))))
     if n_tail < MIN_TAIL:
         return log_p
     ordered = np.sort(values, axis=0)

@@ -89,7 +89,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         Number of toys; the smallest possible p-value is 1 / (n_toys + 1).
     aggregation : {"power-mean", "min-mean", "min", "product", "mean"}, default="power-mean"
         How the p-values at all scales are joined, before the same toys calibrate the result. "power-mean": the mean
-        of p^(-1/2), with an exponential tail for the p of the upper fifth of the toys, whose counts are too coarse.
+        of p^(-1/2), with an exponential tail for the p of the uppermost toys, whose counts are too coarse.
         "min-mean": -(min log p + mean log p) / 2 of counted p, as in arXiv:2511.03095.
     tail : {"gamma", "chi2", "pareto"} or None, default=None
         Model of the upper tail of the null, for p below 1 / (n_toys + 1), beside the counted p and never in its place.

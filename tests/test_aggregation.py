@@ -40,7 +40,7 @@ class TestPooledP:
         want = (values[None] >= values[:, None]).mean(axis=1)
         assert_allclose(np.exp(counted_log_p(values)), want, rtol=1e-12)
 
-    @pytest.mark.parametrize(("n", "n_tail"), [(50, 10), (101, 20), (2500, 100)])
+    @pytest.mark.parametrize(("n", "n_tail"), [(26, 5), (101, 10), (2500, 50)])
     def test_upper_rows_lie_on_an_exponential_tail(self, rng, n, n_tail):
         values = rng.exponential(size=(n, 2))
         got, counted = extended_log_p(values), counted_log_p(values)
@@ -57,7 +57,7 @@ class TestPooledP:
         values = rng.exponential(size=(400, 1))
         far = np.concatenate([values, [[1e6]]])
         got = extended_log_p(far)
-        assert got[-1] == got.min() > np.log(40 / 401) - 41
+        assert got[-1] == got.min() > np.log(20 / 401) - 21
         assert np.all(np.diff(got[np.argsort(far[:, 0]), 0]) <= 0)
 
     def test_values_that_pile_up_do_not_make_those_just_above_extreme(self):
