@@ -1,12 +1,14 @@
 """Picks the implementation of the kernels."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+import numpy.typing as npt
 from joblib import effective_n_jobs
 from threadpoolctl import ThreadpoolController
 
@@ -14,12 +16,48 @@ from sparker import _kernels, _kernels_matmul, _kernels_numba
 from sparker._kernels import Evaluation
 from sparker._pool import Pool, Weights
 
+Array = npt.NDArray[Any]
+
 BACKENDS = ("auto", "numba", "matmul", "numpy")
 
 # Above this dimension a matrix product reads the rows faster than the fused loops.
 MATMUL_FEATURES = 48
 # A lone fit runs on threads only where a pass is long against handing out its parts.
 PARALLEL_WORK = 2_000_000
+
+
+class Kernels(NamedTuple):
+    """The kernels of P problems, each of which belongs to a toy.
+
+    Attributes
+    ----------
+    toys : ndarray of int64 of shape (P,)
+        Problems of a toy come one after the other.
+    amplitudes, centers, widths : ndarray of shape (P, M), (P, M, d), (P,)
+    """
+
+    toys: Array
+    amplitudes: Array
+    centers: Array
+    widths: Array
+
+    def take(self, problems: Array) -> "Kernels":
+        """Some of the problems."""
+        return Kernels(*(part[problems] for part in self))
+
+
+class StackedWeights(NamedTuple):
+    """The two weights of several toys on one pool, each of shape (n_toys, n)."""
+
+    reference: Array
+    data: Array
+
+
+def stack(toys: Sequence[Weights]) -> StackedWeights:
+    """Weights of toys side by side; those of one are not copied."""
+    if len(toys) == 1:
+        return StackedWeights(toys[0].reference[None], toys[0].data[None])
+    return StackedWeights(np.stack([toy.reference for toy in toys]), np.stack([toy.data for toy in toys]))
 
 
 class Backend:
@@ -44,32 +82,21 @@ class Backend:
         return {"numba": _kernels_numba, "matmul": _kernels_matmul, "numpy": _kernels}[name]
 
     def value_and_gradient(
-        self, pool: Pool, weights: Weights, amplitudes: Any, centers: Any, width: float, competition: bool, loss: str
+        self, pool: Pool, weights: StackedWeights, kernels: Kernels, competition: bool, loss: str
     ) -> Evaluation:
-        """Sum of `sparker._kernels.value_and_gradient` over the blocks of the pool."""
+        """`sparker._kernels.value_and_gradient` of every problem, summed over the blocks of the pool."""
         module = self._module(pool.n_features)
-        amplitudes, centers = amplitudes.astype(pool.dtype), centers.astype(pool.dtype)
+        shift = pool.origin if module is _kernels_matmul else 0
+        at = kernels.amplitudes.astype(pool.dtype), kernels.centers.astype(pool.dtype) - shift, kernels.widths
         parts = []
         for k, (X, part) in enumerate(pool.parts()):
             options: dict[str, Any] = {}
             if module is _kernels_matmul:
                 X, options["squared_norms"] = pool.moved[k]
             elif module is _kernels_numba:
-                options["n_threads"] = self._n_threads(X.size * len(amplitudes))
-            origin = pool.origin if module is _kernels_matmul else pool.dtype.type(0)
-            parts.append(
-                module.value_and_gradient(
-                    X,
-                    weights.reference[part],
-                    weights.data[part],
-                    amplitudes,
-                    centers - origin,
-                    width,
-                    competition,
-                    loss,
-                    **options,
-                )
-            )
+                options["n_threads"] = self._n_threads(X.size * at[0].size)
+            arguments = weights.reference, weights.data, part.start, kernels.toys, *at, competition, loss
+            parts.append(module.batch_value_and_gradient(X, *arguments, **options))
         return parts[0] if len(parts) == 1 else Evaluation(*(sum(terms) for terms in zip(*parts, strict=True)))
 
     def activations(self, X: Any, centers: Any, width: float, competition: bool) -> Any:

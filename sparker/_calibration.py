@@ -43,9 +43,17 @@ class Statistic(Protocol):
         """What is cheaper to compute for a batch of toys at once, for each of them."""
 
     def evaluate(
-        self, pool: Pool, weights: Weights, plan: Any, rng: np.random.Generator, shared: Any
-    ) -> tuple[Array, bool]:
-        """Values (n_entries,) and whether the fit converged; a ValueError where a value is not finite."""
+        self,
+        pool: Pool,
+        toys: Sequence[Weights],
+        plan: Any,
+        rngs: Sequence[np.random.Generator],
+        shared: Sequence[Any],
+    ) -> Sequence[tuple[Array, bool] | ValueError]:
+        """Values (n_entries,) of each toy and whether its fit converged, or the error where a value is not finite.
+
+        What is found for a toy must not depend on the others.
+        """
 
 
 def generator(seed: int, stream: int) -> np.random.Generator:
@@ -218,32 +226,41 @@ def _evaluate_batch(statistic: Statistic, toys: Toys, plan: Any, seed: int, batc
     """Values, convergence and failure of each toy of a batch."""
     rngs = [generator(seed, i) for i in batch]
     drawn = [_or_error(toys.draw, rng) for rng in rngs]
-    good = [pair[1] for pair in drawn if not isinstance(pair, ValueError)]
-    plans, shared = [None] * len(batch), [None] * len(batch)
-    if toys.pool is not None and good:
-        # A product's last bits depend on its shape and the place in it: a batch is always whole, a toy at its place.
-        place = batch.start % BATCH
-        weights = [good[0] if isinstance(pair, ValueError) else pair[1] for pair in drawn]
-        behind = BATCH - place - len(batch)
-        whole = statistic.share(toys.pool, good[:1] * place + weights + good[:1] * behind, plan)
-        plans, shared = [plan] * len(batch), list(whole[place : place + len(batch)])
-    found = [_evaluate_toy(statistic, *toy) for toy in zip(drawn, plans, shared, rngs, strict=True)]
-    return [(*toy[:2], toy[2] and f"toy {i}: {toy[2]} (seed {seed})") for i, toy in zip(batch, found, strict=True)]
+    good = [k for k, pair in enumerate(drawn) if not isinstance(pair, ValueError)]
+    weights, some = [drawn[k][1] for k in good], [rngs[k] for k in good]
+    found: list[Any] = list(drawn)
+    if toys.pool is None:
+        for k in good:
+            found[k] = _or_error(_evaluate_alone, statistic, *drawn[k], rngs[k])
+    elif good:
+        shared = _share(statistic, toys.pool, weights, plan, [batch.start % BATCH + k for k in good])
+        for k, values in zip(good, statistic.evaluate(toys.pool, weights, plan, some, shared), strict=True):
+            found[k] = values
+    return [_outcome(values, i, seed) for i, values in zip(batch, found, strict=True)]
 
 
-def _evaluate_toy(
-    statistic: Statistic, pair: tuple[Pool, Weights] | ValueError, plan: Any, shared: Any, rng: np.random.Generator
-) -> Toy:
-    """Values, convergence and failure of a toy; without a plan it learns from its own pool."""
+def _share(statistic: Statistic, pool: Pool, weights: Sequence[Weights], plan: Any, places: Sequence[int]) -> list[Any]:
+    """What the toys at some places of a batch get from the passes that they share.
 
-    def evaluate(pool: Pool, weights: Weights) -> tuple[Array, bool]:
-        if plan is not None:
-            return statistic.evaluate(pool, weights, plan, rng, shared)
-        learned = statistic.learn(pool, rng)
-        return statistic.evaluate(pool, weights, learned, rng, statistic.share(pool, [weights], learned)[0])
+    A product's last bits depend on its shape and the place in it: a batch is always whole, a toy at its place.
+    """
+    whole = [weights[0]] * BATCH
+    for place, toy in zip(places, weights, strict=True):
+        whole[place] = toy
+    shared = statistic.share(pool, whole, plan)
+    return [shared[place] for place in places]
 
-    found = pair if isinstance(pair, ValueError) else _or_error(evaluate, *pair)
-    return (np.empty(0), False, str(found)) if isinstance(found, ValueError) else (*found, None)
+
+def _evaluate_alone(statistic: Statistic, pool: Pool, weights: Weights, rng: np.random.Generator) -> Any:
+    """Value of a toy that brings its own pool, and learns from it."""
+    plan = statistic.learn(pool, rng)
+    return statistic.evaluate(pool, [weights], plan, [rng], statistic.share(pool, [weights], plan))[0]
+
+
+def _outcome(found: tuple[Array, bool] | ValueError, number: int, seed: int) -> Toy:
+    if isinstance(found, ValueError):
+        return np.empty(0), False, f"toy {number}: {found} (seed {seed})"
+    return (*found, None)
 
 
 def _or_error(function: Callable[..., Any], *args: Any) -> Any:

@@ -29,6 +29,7 @@ import numpy.typing as npt
 __all__ = [
     "Evaluation",
     "activations",
+    "batch_value_and_gradient",
     "log_density_ratio",
     "responsibilities",
     "squared_distances",
@@ -42,7 +43,7 @@ Array = Any
 
 
 class Evaluation(NamedTuple):
-    """The loss and its derivatives at one point, all NumPy float64 on the host.
+    """The loss and its derivatives at one point, all NumPy float64 on the host; for P problems with P as first axis.
 
     Attributes
     ----------
@@ -58,7 +59,7 @@ class Evaluation(NamedTuple):
         Trace of the Gauss-Newton Hessian of the centre, sum_x h_x ||df/dmu_i||^2: the natural length of a step.
     """
 
-    value: float
+    value: Any
     amplitude_gradient: npt.NDArray[np.float64]
     amplitude_hessian: npt.NDArray[np.float64]
     center_gradient: npt.NDArray[np.float64]
@@ -155,6 +156,57 @@ def value_and_gradient(
         _numpy(xp.stack(gradient, axis=0)),
         _numpy(xp.stack(curvature, axis=0)),
     )
+
+
+def batch_value_and_gradient(
+    X: Array,
+    reference_weights: Array,
+    data_weights: Array,
+    offset: int,
+    toys: Array,
+    amplitudes: Array,
+    centers: Array,
+    widths: Array,
+    competition: bool,
+    loss: str = "np",
+) -> Evaluation:
+    """`value_and_gradient` of many problems; the twins do it in one pass over the rows.
+
+    Parameters
+    ----------
+    X : array of shape (n, d)
+        Rows of a block that begins at row `offset` of its pool.
+    reference_weights, data_weights : array of shape (n_toys, n_pool)
+        w_x and c_x of every toy, on the whole pool.
+    offset : int
+        Place of the block in the pool.
+    toys : ndarray of int64 of shape (P,)
+        Toy of each problem; problems of a toy come one after the other.
+    amplitudes, centers, widths : array of shape (P, M), (P, M, d), (P,)
+        Kernels of each problem.
+    competition, loss
+        See `value_and_gradient`.
+
+    Returns
+    -------
+    Evaluation
+        Every part has P as its first axis.
+    """
+    part = slice(offset, offset + X.shape[0])
+    found = [
+        value_and_gradient(
+            X,
+            reference_weights[toy, part],
+            data_weights[toy, part],
+            amplitudes[p, :],
+            centers[p, :, :],
+            float(widths[p]),
+            competition,
+            loss,
+        )
+        for p, toy in enumerate(toys.tolist())
+    ]
+    return Evaluation(*(np.array(parts) for parts in zip(*found, strict=True)))
 
 
 def _terms(f: Array, weight: Array, count: Array, loss: str) -> tuple[Array, Array, Array]:

@@ -1,9 +1,8 @@
 """The kernels of `sparker._kernels` as matrix products on blocks of rows: the twin for large dimension.
 
 ``||x - mu||^2 = ||x||^2 - 2 x mu + ||mu||^2`` loses digits when rows and centres are far from the origin, so both are
-first moved to the median. It agrees with the other twins to 1e-4, not to the last digit. Callers with
-many passes over the same rows
-move them once (`Pool.moved`) and pass their squared norms.
+first moved to the median. It agrees with the other twins to 1e-4, not to the last digit. Callers with many passes over
+the same rows move them once (`Pool.moved`) and pass their squared norms.
 """
 
 from typing import Any
@@ -16,6 +15,7 @@ from sparker._kernels import Evaluation, _terms
 __all__ = [
     "Evaluation",
     "activations",
+    "batch_value_and_gradient",
     "log_density_ratio",
     "responsibilities",
     "squared_distances",
@@ -25,6 +25,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 BLOCK_BYTES = 1 << 22  # a block of rows stays in the third-level cache between its two products
+ROOM = 128  # numbers beside the features of a row, for kernels and their derivatives
 
 
 def _to_median(X: Array, centers: Array) -> tuple[Array, Array, Array]:
@@ -35,38 +36,40 @@ def _to_median(X: Array, centers: Array) -> tuple[Array, Array, Array]:
 
 
 def _distances(rows: Array, squared_norms: Array, centers: Array) -> Array:
-    distances = rows @ centers.T
+    """Squared distances, shape (M, n)."""
+    distances = centers @ rows.T
     distances *= -2
-    distances += squared_norms[:, None]
-    distances += np.einsum("md,md->m", centers, centers)
+    distances += squared_norms
+    distances += np.einsum("md,md->m", centers, centers)[:, None]
     return np.maximum(distances, 0, out=distances)
 
 
-def _gate_and_phi(distances: Array, width: float, competition: bool) -> tuple[Array | None, Array]:
-    log_kernels = distances * distances.dtype.type(-0.5 / width**2)
+def _gate_and_phi(distances: Array, width: Array, competition: bool, axis: int) -> tuple[Array | None, Array]:
+    """Gate and phi; the kernels of a problem stand along `axis`."""
+    log_kernels = distances * (-0.5 / width**2).astype(distances.dtype)
     kernels = np.exp(log_kernels)
     if not competition:
         return None, kernels
-    gate = np.exp(log_kernels - log_kernels.max(axis=1, keepdims=True))
-    gate /= gate.sum(axis=1, keepdims=True)
+    gate = np.exp(log_kernels - log_kernels.max(axis=axis, keepdims=True))
+    gate /= gate.sum(axis=axis, keepdims=True)
     return gate, gate * kernels
 
 
 def squared_distances(X: Array, centers: Array) -> Array:
     """See `sparker._kernels.squared_distances`."""
-    return _distances(*_to_median(X, centers))
+    return _distances(*_to_median(X, centers)).T
 
 
 def responsibilities(X: Array, centers: Array, width: float) -> Array:
     """See `sparker._kernels.responsibilities`."""
-    gate, _ = _gate_and_phi(squared_distances(X, centers), width, True)
+    gate, _ = _gate_and_phi(squared_distances(X, centers), np.array(width), True, axis=1)
     assert gate is not None
     return gate
 
 
 def activations(X: Array, centers: Array, width: float, competition: bool) -> Array:
     """See `sparker._kernels.activations`."""
-    return _gate_and_phi(squared_distances(X, centers), width, competition)[1]
+    return _gate_and_phi(squared_distances(X, centers), np.array(width), competition, axis=1)[1]
 
 
 def log_density_ratio(X: Array, amplitudes: Array, centers: Array, width: float, competition: bool) -> Array:
@@ -83,29 +86,89 @@ def value_and_gradient(
     width: float,
     competition: bool,
     loss: str = "np",
+) -> Evaluation:
+    """See `sparker._kernels.value_and_gradient`."""
+    found = batch_value_and_gradient(
+        X,
+        reference_weight[None],
+        data_weight[None],
+        0,
+        np.zeros(1, np.int64),
+        amplitudes[None],
+        centers[None],
+        np.array([width]),
+        competition,
+        loss,
+    )
+    return Evaluation(float(found.value[0]), *(part[0] for part in found[1:]))
+
+
+def batch_value_and_gradient(
+    X: Array,
+    reference_weights: Array,
+    data_weights: Array,
+    offset: int,
+    toys: Array,
+    amplitudes: Array,
+    centers: Array,
+    widths: Array,
+    competition: bool,
+    loss: str = "np",
     squared_norms: Array | None = None,
 ) -> Evaluation:
-    """See `sparker._kernels.value_and_gradient`; with `squared_norms` of X, X and centres count as moved already."""
+    """See `sparker._kernels.batch_value_and_gradient`; with `squared_norms` of X, X and centres are moved already.
+
+    The last bits of a product depend on its shape: the problems of a toy, which come one after the other, share one,
+    those of different toys do not.
+    """
     if squared_norms is None:
         X, squared_norms, centers = _to_median(X, centers)
-    value = 0.0
-    amplitude_gradient = np.zeros(len(centers))
-    hessian = np.zeros((len(centers), len(centers)))
-    center_gradient = np.zeros(centers.shape)
-    curvature = np.zeros(len(centers))
-    size = max(64, BLOCK_BYTES // (X.shape[1] * X.itemsize))
+    groups = np.split(np.arange(len(toys)), np.flatnonzero(np.diff(toys)) + 1)
+    sums = [_Sums(amplitudes[group], centers[group], widths[group], competition, loss) for group in groups]
+    size = max(64, BLOCK_BYTES // ((X.shape[1] + ROOM) * X.itemsize))
     for start in range(0, len(X), size):
-        block = slice(start, min(start + size, len(X)))
-        weight, count = reference_weight[block], data_weight[block]
-        distances = _distances(X[block], squared_norms[block], centers)
-        gate, phi = _gate_and_phi(distances, width, competition)
-        f = phi @ amplitudes
-        slope = amplitudes * phi if gate is None else 2 * amplitudes * phi - gate * f[:, None]
-        terms, residual, curving = _terms(f, weight, count, loss)
-        value += float(np.sum(terms, dtype=np.float64))
-        amplitude_gradient += residual @ phi
-        hessian += (curving[:, None] * phi).T @ phi
-        curvature += curving @ (slope**2 * distances)
-        slope *= residual[:, None]
-        center_gradient += slope.T @ X[block] - slope.sum(axis=0)[:, None] * centers
-    return Evaluation(value, amplitude_gradient, hessian, center_gradient / width**2, curvature / width**4)
+        rows, norms = X[start : start + size], squared_norms[start : start + size]
+        part = slice(offset + start, offset + start + len(rows))
+        for group, of_group in zip(groups, sums, strict=True):
+            toy = toys[group[0]]
+            of_group.add(rows, norms, reference_weights[toy, part], data_weights[toy, part])
+    return Evaluation(*(np.concatenate(parts) for parts in zip(*(of_group.found() for of_group in sums), strict=True)))
+
+
+class _Sums:
+    """Running sums over blocks of rows, of problems with the same weights; arrays are (P, M, rows)."""
+
+    def __init__(self, amplitudes: Array, centers: Array, widths: Array, competition: bool, loss: str) -> None:
+        n_problems, n_kernels, n_features = centers.shape
+        self.amplitudes = amplitudes[:, :, None]
+        self.centers = centers.reshape(-1, n_features)
+        self.widths = widths
+        self.competition = competition
+        self.loss = loss
+        self.value = np.zeros(n_problems)
+        self.amplitude_gradient = np.zeros((n_problems, n_kernels))
+        self.hessian = np.zeros((n_problems, n_kernels, n_kernels))
+        self.center_gradient = np.zeros((n_problems * n_kernels, n_features))
+        self.curvature = np.zeros((n_problems, n_kernels))
+
+    def add(self, rows: Array, squared_norms: Array, weight: Array, count: Array) -> None:
+        """Add a block."""
+        distances = _distances(rows, squared_norms, self.centers).reshape(*self.amplitudes.shape[:2], len(rows))
+        gate, phi = _gate_and_phi(distances, self.widths[:, None, None], self.competition, axis=1)
+        part = self.amplitudes * phi
+        f = part.sum(axis=1)
+        slope = part if gate is None else 2 * part - gate * f[:, None]
+        terms, residual, curving = _terms(f, weight, count, self.loss)
+        residual, curving = residual[:, None], curving[:, None]
+        self.value += np.sum(terms, axis=1, dtype=np.float64)
+        self.amplitude_gradient += (phi @ residual.transpose(0, 2, 1))[:, :, 0]
+        self.hessian += (curving * phi) @ phi.transpose(0, 2, 1)
+        self.curvature += ((slope**2 * distances) @ curving.transpose(0, 2, 1))[:, :, 0]
+        slope = (slope * residual).reshape(len(self.centers), len(rows))
+        self.center_gradient += slope @ rows - slope.sum(axis=1, keepdims=True) * self.centers
+
+    def found(self) -> Evaluation:
+        """What the rows so far add up to."""
+        width = self.widths[:, None]
+        gradient = self.center_gradient.reshape(*self.hessian.shape[:2], -1) / width[:, None] ** 2
+        return Evaluation(self.value, self.amplitude_gradient, self.hessian, gradient, self.curvature / width**4)

@@ -24,6 +24,7 @@ from sparker._kernels import LOSSES, Evaluation
 __all__ = [
     "Evaluation",
     "activations",
+    "batch_value_and_gradient",
     "log_density_ratio",
     "responsibilities",
     "squared_distances",
@@ -269,14 +270,19 @@ def _sum_chunks(
     X: Array,
     weights: Array,
     counts: Array,
+    offset: int,
+    toys: Array,
     amplitudes: Array,
     centers: Array,
-    scale: float,
+    scales: Array,
     competition: bool,
     loss: int,
 ) -> None:
-    """Fill rows first to last - 1 of `partial` with the sums of these chunks of X; see `_unpack` for their order."""
-    n_kernels, n_features = centers.shape
+    """Fill chunks first to last - 1 of `partial` (n_chunks, P, ...) with their sums; see `_unpack` for the order.
+
+    Every block of rows is loaded once for all problems.
+    """
+    n_problems, n_kernels, n_features = centers.shape
     table = _table(X)
     rows = np.empty((n_features, BLOCK), X.dtype)
     distances = np.empty((n_kernels, BLOCK), X.dtype)
@@ -284,19 +290,21 @@ def _sum_chunks(
     gate = np.empty((n_kernels, BLOCK), X.dtype)
     work = np.empty((7, BLOCK), X.dtype)
     bits = np.full(BLOCK, table[2])
+    weight, count = work[5], work[6]
     for chunk in range(first, last):
-        sums = partial[chunk]
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
             size = _load(X, start, rows)
-            weight, count = work[5], work[6]
             weight[size:] = 0
             count[size:] = 0
-            weight[:size] = weights[start : start + size]
-            count[:size] = counts[start : start + size]
-            _distances(rows, centers, distances)
-            _activate(distances, scale, competition, phi, gate, work, bits, table)
-            sums[0] += _loss(phi, amplitudes, weight, count, loss, work, bits, table)
-            _add_gradients(rows, distances, phi, gate, competition, amplitudes, centers, work, sums)
+            for p in range(n_problems):
+                sums = partial[chunk, p]
+                for b in range(size):
+                    weight[b] = weights[toys[p], offset + start + b]
+                    count[b] = counts[toys[p], offset + start + b]
+                _distances(rows, centers[p], distances)
+                _activate(distances, scales[p], competition, phi, gate, work, bits, table)
+                sums[0] += _loss(phi, amplitudes[p], weight, count, loss, work, bits, table)
+                _add_gradients(rows, distances, phi, gate, competition, amplitudes[p], centers[p], work, sums)
 
 
 @cache
@@ -336,16 +344,16 @@ def _read_only(array: Array) -> Array:
     return view
 
 
-def _unpack(sums: Array, n_kernels: int, n_features: int, width: float) -> Evaluation:
+def _unpack(sums: Array, n_kernels: int, n_features: int, widths: Array) -> Evaluation:
     """Sums of `_sum_chunks`: loss, amplitude gradient, lower Hessian, centre gradient and curvature, in this order."""
-    gradient = sums[1 + n_kernels + n_kernels**2 :]
-    lower = sums[1 + n_kernels : 1 + n_kernels + n_kernels**2].reshape(n_kernels, n_kernels)
+    gradient = sums[:, 1 + n_kernels + n_kernels**2 :]
+    lower = sums[:, 1 + n_kernels : 1 + n_kernels + n_kernels**2].reshape(-1, n_kernels, n_kernels)
     return Evaluation(
-        float(sums[0]),
-        sums[1 : 1 + n_kernels],
-        lower + np.tril(lower, -1).T,
-        gradient[: n_kernels * n_features].reshape(n_kernels, n_features) / width**2,
-        gradient[n_kernels * n_features :] / width**4,
+        sums[:, 0],
+        sums[:, 1 : 1 + n_kernels],
+        lower + np.tril(lower, -1).transpose(0, 2, 1),
+        gradient[:, : n_kernels * n_features].reshape(-1, n_kernels, n_features) / widths[:, None, None] ** 2,
+        gradient[:, n_kernels * n_features :] / widths[:, None] ** 4,
     )
 
 
@@ -384,22 +392,57 @@ def value_and_gradient(
     loss: str = "np",
     n_threads: int = 1,
 ) -> Evaluation:
-    """See `sparker._kernels.value_and_gradient`; chunks are shared out to `n_threads` threads, to the same bits."""
-    arrays = map(_read_only, (X, reference_weight, data_weight, amplitudes, centers))
+    """See `sparker._kernels.value_and_gradient`."""
+    found = batch_value_and_gradient(
+        X,
+        reference_weight[None],
+        data_weight[None],
+        0,
+        np.zeros(1, np.int64),
+        amplitudes[None],
+        centers[None],
+        np.array([width]),
+        competition,
+        loss,
+        n_threads,
+    )
+    return Evaluation(float(found.value[0]), *(part[0] for part in found[1:]))
+
+
+def batch_value_and_gradient(
+    X: Array,
+    reference_weights: Array,
+    data_weights: Array,
+    offset: int,
+    toys: Array,
+    amplitudes: Array,
+    centers: Array,
+    widths: Array,
+    competition: bool,
+    loss: str = "np",
+    n_threads: int = 1,
+) -> Evaluation:
+    """See `sparker._kernels.batch_value_and_gradient`; chunks go to `n_threads` threads, to the same bits."""
+    n_problems, n_kernels, n_features = centers.shape
+    scales = (-0.5 / widths**2).astype(X.dtype)
     n_chunks = -(-len(X) // CHUNK)
-    n_kernels, n_features = centers.shape
-    partial = np.zeros((n_chunks, 1 + n_kernels * (2 + n_kernels + n_features)))
-    arguments = (partial, *arrays, X.dtype.type(-0.5 / width**2), competition, LOSSES.index(loss))
+    partial = np.zeros((n_chunks, n_problems, 1 + n_kernels * (2 + n_kernels + n_features)))
+    of_rows = [_read_only(array) for array in (X, reference_weights, data_weights)]
+    of_kernels = [_read_only(array) for array in (toys, amplitudes, centers)]
+
+    def add(first: int, last: int) -> None:
+        options = scales, competition, LOSSES.index(loss)
+        _sum_chunks(first, last, partial, *of_rows, offset, *of_kernels, *options)
+
     if n_threads == 1:
-        _sum_chunks(0, n_chunks, *arguments)
+        add(0, n_chunks)
     else:
         # Python threads around one compiled function that lets go of the lock: a second version compiled with
         # parallel=True would round differently, and aborts the process when two threads enter it.
         edges = [n_chunks * k // n_threads for k in range(n_threads + 1)]
-        pool = _executor(n_threads)
-        for done in [pool.submit(_sum_chunks, *ends, *arguments) for ends in pairwise(edges)]:
+        for done in [_executor(n_threads).submit(add, *ends) for ends in pairwise(edges)]:
             done.result()
-    sums = np.zeros(partial.shape[1])
+    sums = np.zeros(partial.shape[1:])
     for chunk in partial:  # one by one: their order must not depend on how NumPy sums
         sums += chunk
-    return _unpack(sums, n_kernels, n_features, width)
+    return _unpack(sums, n_kernels, n_features, widths)

@@ -179,27 +179,44 @@ def score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:
     return difference, variance
 
 
-def select(score: Array, candidates: Array, width: float, n_kernels: int) -> Array:
-    """Indices of the best candidate, then of the best given those chosen, and so on, shape (n_kernels,).
+def select(score: Array, candidates: Array, widths: Array, n_kernels: int) -> npt.NDArray[np.intp]:
+    """Indices of the best candidate, then of the best given those chosen, and so on.
 
-    ``score`` holds the standardised scores at one width. What the chosen kernels explain is taken away by their overlap
-    with the others, corr(i, j) = exp(-||mu_i - mu_j||^2 / (4 sigma^2)), the correlation of two scores where
-    the density is flat: forward selection as in orthogonal matching pursuit.
+    What the chosen kernels explain is taken away by their overlap with the others,
+    corr(i, j) = exp(-||mu_i - mu_j||^2 / (4 sigma^2)), the correlation of two scores where the density is flat: forward
+    selection as in orthogonal matching pursuit.
+
+    Parameters
+    ----------
+    score : ndarray of shape (n_toys, n_widths, n_candidates)
+        Standardised scores.
+    candidates : ndarray of shape (n_candidates, d)
+    widths : ndarray of shape (n_widths,)
+    n_kernels : int
+
+    Returns
+    -------
+    chosen : ndarray of shape (n_toys, n_widths, n_kernels)
     """
+    centered = candidates.astype(np.float64) - candidates.mean(axis=0, dtype=np.float64)
+    norms = np.sum(centered**2, axis=1)
+    squared = np.maximum(norms[:, None] - 2 * (centered @ centered.T) + norms, 0)
+    at = (*np.ogrid[: score.shape[0], : score.shape[1]],)
+    scale = (-0.25 / widths**2)[:, None]
     score = score.copy()
-    remaining = np.ones(len(score))
-    chosen: list[int] = []
+    remaining = np.ones(score.shape)
+    chosen = np.empty((*score.shape[:2], n_kernels), dtype=np.intp)
     basis: list[Array] = []
-    for _ in range(n_kernels):
+    for k in range(n_kernels):
         # A candidate that is all but explained has no score of its own.
         gain = np.where(remaining > 0.1, score**2 / np.maximum(remaining, 0.1), -1.0)
-        best = int(np.argmax(gain))
-        overlap = np.exp(np.sum((candidates - candidates[best]) ** 2, axis=1) * (-0.25 / width**2))
-        for direction in basis:
-            overlap -= direction * direction[best]
-        direction = overlap / np.sqrt(max(remaining[best], 0.1))
-        score -= direction * score[best] / np.sqrt(max(remaining[best], 0.1))
+        best = chosen[:, :, k] = np.argmax(gain, axis=2)
+        overlap = np.exp(squared[best] * scale)
+        for earlier in basis:
+            overlap -= earlier * earlier[*at, best][:, :, None]
+        root = np.sqrt(np.maximum(remaining[*at, best], 0.1))[:, :, None]
+        direction = overlap / root
+        score -= direction * (score[*at, best][:, :, None] / root)
         remaining -= direction**2
-        chosen.append(best)
         basis.append(direction)
-    return np.array(chosen)
+    return chosen

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sparker import _companions, _schedule, _starts
-from sparker._backends import Backend, one_blas_thread
+from sparker._backends import Backend, one_blas_thread, stack
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
-from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, Path, Solver
+from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, Paths, Solver
 
 Array = npt.NDArray[Any]
 
@@ -54,6 +54,57 @@ class Shared:
 
     scores: _starts.Scores | None
     companions: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Fitted kernels of one toy at every recorded width.
+
+    Attributes
+    ----------
+    widths, losses : ndarray of shape (m,)
+        Recorded widths and unpenalised Neyman-Pearson losses L there.
+    amplitudes : ndarray of shape (m, M)
+    centers : ndarray of shape (m, M, d)
+    loss_curve : ndarray of shape (n_iter,)
+        Minimised value after each step, one width after the other.
+    converged : ndarray of bool of shape (m,)
+        Whether the amplitudes are optimal at the recorded width.
+    """
+
+    widths: Array
+    losses: Array
+    amplitudes: Array
+    centers: Array
+    loss_curve: Array
+    converged: Array
+
+    def failure(self) -> ValueError | None:
+        """What is wrong where a loss is not finite: it must not become a silent nan."""
+        bad = np.flatnonzero(~np.isfinite(self.losses))
+        if not len(bad):
+            return None
+        return ValueError(
+            f"The loss is {self.losses[bad[0]]} at width {self.widths[bad[0]]:.6g}: the features or weights are too "
+            "large for their dtype. Rescale the features, or pass float64."
+        )
+
+
+def _path_of_toy(paths: Paths, problems: Array) -> Path:
+    """Widths of a toy one after the other, be they problems of their own or rows of one."""
+
+    def join(part: Array) -> Array:
+        return part[problems].reshape(-1, *part.shape[2:])
+
+    curve = join(paths.loss_curve).ravel()
+    return Path(
+        join(paths.widths),
+        join(paths.losses),
+        join(paths.amplitudes),
+        join(paths.centers),
+        curve[~np.isnan(curve)],
+        join(paths.converged),
+    )
 
 
 @dataclass(frozen=True)
@@ -104,24 +155,28 @@ class SparKerStatistic:
     def fit(
         self,
         pool: Pool,
-        weights: Weights,
+        toys: Sequence[Weights],
         plan: Plan,
-        rng: np.random.Generator,
-        shared: Shared,
+        rngs: Sequence[np.random.Generator],
+        shared: Sequence[Shared],
         n_jobs: int | None = 1,
-    ) -> Path:
-        """Fit the kernels along the widths of the plan; the scores choose their start."""
+    ) -> list[Path]:
+        """Fit the kernels of each toy along the widths of the plan; the scores choose their start."""
         backend = Backend(self.backend, n_jobs)
-        objective = Objective(pool, weights, self.competition, self.alpha, backend, self.loss, self.entropy)
-
-        def start(j: int) -> Array | None:
-            if shared.scores is None:
-                return _starts.random_rows(pool, weights, self.n_kernels, rng) if j == 0 else None
-            chosen = _starts.select(shared.scores.values[j], plan.candidates, plan.schedule[j, -1], self.n_kernels)
-            return plan.candidates[chosen].astype(np.float64)
-
+        objective = Objective(pool, stack(toys), self.competition, self.alpha, backend, self.loss, self.entropy)
+        n_toys, n_widths = len(toys), self.n_widths
         with one_blas_thread():
-            return self._solver().solve(objective, plan.schedule, start)
+            if self.start == "score":  # every width of every toy is a problem of its own
+                scores = np.stack([of_toy.scores.values for of_toy in shared if of_toy.scores is not None])
+                chosen = _starts.select(scores, plan.candidates, plan.schedule[:, -1], self.n_kernels)
+                centers = plan.candidates[chosen.reshape(-1, self.n_kernels)].astype(np.float64)
+                owners, schedule = np.repeat(np.arange(n_toys), n_widths), np.tile(plan.schedule, (n_toys, 1))[:, None]
+            else:
+                random = zip(toys, rngs, strict=True)
+                centers = np.stack([_starts.random_rows(pool, toy, self.n_kernels, rng) for toy, rng in random])
+                owners, schedule = np.arange(n_toys), np.tile(plan.schedule, (n_toys, 1, 1))
+            paths = self._solver().solve(objective, owners, centers, schedule)
+        return [_path_of_toy(paths, owners == k) for k in range(n_toys)]
 
     def share(self, pool: Pool, toys: Sequence[Weights], plan: Plan) -> Sequence[Shared]:
         """Scores and companions of each toy."""
@@ -135,11 +190,20 @@ class SparKerStatistic:
         return [Shared(*of_toy) for of_toy in zip(scores, companions, strict=True)]
 
     def evaluate(
-        self, pool: Pool, weights: Weights, plan: Plan, rng: np.random.Generator, shared: Shared
-    ) -> tuple[Array, bool]:
-        """Entries of the statistic, see `entries`, and whether all amplitudes converged."""
-        path = self.fit(pool, weights, plan, rng, shared)
-        return self.entries(path, shared, weights), bool(path.converged.all())
+        self,
+        pool: Pool,
+        toys: Sequence[Weights],
+        plan: Plan,
+        rngs: Sequence[np.random.Generator],
+        shared: Sequence[Shared],
+    ) -> list[tuple[Array, bool] | ValueError]:
+        """Entries of the statistic of each toy, see `entries`, and whether all amplitudes converged."""
+        paths = self.fit(pool, toys, plan, rngs, shared)
+        found: list[tuple[Array, bool] | ValueError] = []
+        for path, of_toy, weights in zip(paths, shared, toys, strict=True):
+            failure = path.failure()
+            found.append(failure or (self.entries(path, of_toy, weights), bool(path.converged.all())))
+        return found
 
     def entries(self, path: Path, shared: Shared, weights: Weights) -> Array:
         """T at each recorded width, then the largest squared scores of a single kernel there, then the companions."""

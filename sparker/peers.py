@@ -14,7 +14,7 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils._param_validation import Interval
 
-from sparker import _calibration, _schedule
+from sparker import _schedule
 from sparker._backends import one_blas_thread
 from sparker._base import Fitted, TwoSampleTest
 from sparker._kernels_matmul import squared_distances
@@ -32,10 +32,15 @@ class _Evaluated:
     """A statistic whose batches do all the work: what is shared is the values themselves."""
 
     def evaluate(
-        self, pool: Pool, weights: Weights, plan: Any, rng: np.random.Generator, shared: tuple[Array, bool]
-    ) -> tuple[Array, bool]:
+        self,
+        pool: Pool,
+        toys: Sequence[Weights],
+        plan: Any,
+        rngs: Sequence[np.random.Generator],
+        shared: Sequence[tuple[Array, bool]],
+    ) -> list[tuple[Array, bool]]:
         """See `sparker._calibration.Statistic`."""
-        return shared
+        return list(shared)
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,9 @@ class _Peer(TwoSampleTest):
     """A test whose observed pair is evaluated like a toy."""
 
     def _observe(self, fitted: Fitted) -> Array:
-        rng = _calibration.generator(self.seed_, _calibration.OBSERVED_STREAM)
-        pool, weights, plan = fitted.observed.pool, fitted.observed.weights, fitted.plan
-        values, self.converged_ = fitted.statistic.evaluate(
-            pool, weights, plan, rng, fitted.statistic.share(pool, [weights], plan)[0]
-        )
-        return values
+        observed = fitted.observed
+        values, self.converged_ = fitted.statistic.share(observed.pool, [observed.weights], fitted.plan)[0]
+        return np.asarray(values)
 
 
 class MMDTest(_Peer):

@@ -282,8 +282,10 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         statistic, observed, plan = fitted.statistic, fitted.observed, fitted.plan
         assert isinstance(statistic, SparKerStatistic)
         rng = _calibration.generator(self.seed_, _calibration.OBSERVED_STREAM)
-        shared = statistic.share(observed.pool, [observed.weights], plan)[0]
-        path = statistic.fit(observed.pool, observed.weights, plan, rng, shared, self.n_jobs)
+        shared = statistic.share(observed.pool, [observed.weights], plan)
+        (path,) = statistic.fit(observed.pool, [observed.weights], plan, [rng], shared, self.n_jobs)
+        if failure := path.failure():
+            raise failure
         best = int(np.argmax(-2 * path.losses - 2 * statistic.n_kernels * np.log(plan.places)))
         self.width_ = float(path.widths[best])
         self.amplitudes_ = path.amplitudes[best]
@@ -301,7 +303,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
                 stacklevel=4,
             )
         self.scales_ = statistic.scales(path)
-        return statistic.entries(path, shared, observed.weights)
+        return statistic.entries(path, shared[0], observed.weights)
 
     def transform(self, X: Any) -> Array:
         """Contribution a_i p_i(x) k_i(x) of each kernel to the log density ratio.

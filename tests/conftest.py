@@ -9,6 +9,9 @@ import pytest
 from hypothesis import settings
 
 from sparker import _kernels, _kernels_matmul, _kernels_numba
+from sparker._backends import Backend, Kernels, StackedWeights
+from sparker._objective import Objective, Point
+from sparker._pool import Pool
 
 settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=20)
 settings.register_profile("random", deadline=None, max_examples=200)  # nightly: --hypothesis-profile=random
@@ -60,6 +63,33 @@ def _draw_problem(
         rng.normal(scale=scale, size=(n_kernels, d)),
     )
     return Problem(*(array.astype(dtype) for array in arrays), width=width, competition=competition)
+
+
+def kernels(amplitudes, centers, width):
+    """Kernels of a single problem."""
+    return Kernels(np.zeros(1, np.int64), np.array([amplitudes]), np.array([centers]), np.array([width]))
+
+
+class One:
+    """An objective of a single problem, without the axis of problems."""
+
+    def __init__(self, objective):
+        self.objective = objective
+
+    def __call__(self, *at):
+        return Point(*(part[0] for part in self.objective(kernels(*at))))
+
+    def neyman_pearson(self, *at):
+        return self.objective.neyman_pearson(kernels(*at))[0]
+
+    def replaced(self, **changes):
+        return One(replace(self.objective, **changes))
+
+
+def one_problem(problem, cut=(), alpha=0.0, backend="numba"):
+    """Objective of a `Problem`, its rows split into blocks at `cut`."""
+    weights = StackedWeights(problem.reference_weight[None], problem.data_weight[None])
+    return One(Objective(Pool(np.split(problem.X, cut)), weights, problem.competition, alpha, Backend(backend)))
 
 
 @pytest.fixture

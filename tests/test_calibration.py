@@ -33,9 +33,12 @@ class Mean:
     def share(self, pool, toys, plan):
         return list(range(len(toys)))
 
-    def evaluate(self, pool, weights, plan, rng, shared):
+    def evaluate(self, pool, toys, plan, rngs, shared):
+        return [self.evaluate_one(pool, *toy) for toy in zip(toys, rngs, strict=True)]
+
+    def evaluate_one(self, pool, weights, rng):
         if rng.bit_generator.seed_seq.spawn_key[0] in self.failing:
-            raise ValueError("no luck")
+            return ValueError("no luck")
         x = pool.rows(np.arange(pool.n_rows))[:, 0]
         return np.array([np.average(x, weights=weights.data) - np.average(x, weights=weights.reference)]), True
 
@@ -59,7 +62,7 @@ class TestSimulate:
         assert null.values.shape == (2 * BATCH + 3, 1)
         for i in (0, BATCH, 2 * BATCH + 2):
             _, weights = toys.draw(generator(5, i))
-            want, _ = Mean().evaluate(toys.pool, weights, None, generator(5, 0), None)
+            want, _ = Mean().evaluate_one(toys.pool, weights, generator(5, 0))
             assert_array_equal(null.values[i], want)
 
     def test_streams_are_those_of_seed_sequence(self):

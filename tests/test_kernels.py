@@ -302,6 +302,25 @@ for dtype in (np.float32, np.float64):
         assert_array_equal(float64[0], float64[1])
 
 
+class TestBatch:
+    """Many problems in one pass are those problems one by one."""
+
+    @pytest.mark.parametrize("competition", [True, False])
+    @pytest.mark.parametrize("name", TWINS)
+    def test_parts_are_those_of_each_problem_alone(self, draw_problem, rng, name, competition):
+        twin, problem = TWINS[name], draw_problem(n=CHUNK + 300, d=2, competition=competition)
+        toys, widths = np.array([0, 0, 2, 2, 2]), np.array([2.0, 0.5, 1.0, 0.3, 4.0])
+        weights = rng.random((2, 3, len(problem.X) + 10))
+        amplitudes, centers = rng.normal(size=(5, 4)), rng.normal(size=(5, 4, 2))
+        arguments = problem.X, *weights, 7, toys, amplitudes, centers, widths, competition, "bce"
+        found = twin.batch_value_and_gradient(*arguments)
+        for p, toy in enumerate(toys):
+            of_rows = problem.X, *(weight[toy, 7:-3] for weight in weights)
+            want = _kernels.value_and_gradient(*of_rows, amplitudes[p], centers[p], widths[p], competition, "bce")
+            for got, expected in zip(found, want, strict=True):
+                assert_allclose(got[p], expected, rtol=1e-9, atol=1e-9)
+
+
 class TestInterface:
     def test_twins_offer_the_same_names(self):
         for twin in TWINS.values():

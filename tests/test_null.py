@@ -37,12 +37,15 @@ class Mean:
     def share(self, pool, toys, plan):
         return list(range(len(toys)))
 
-    def evaluate(self, pool, weights, plan, rng, shared):
+    def evaluate(self, pool, toys, plan, rngs, shared):
+        return [self.evaluate_one(pool, *toy) for toy in zip(toys, rngs, strict=True)]
+
+    def evaluate_one(self, pool, weights, rng):
         number = rng.bit_generator.seed_seq.spawn_key[0]
         if number == self.at:
             self.action()
         if number in self.failing:
-            raise ValueError("no luck")
+            return ValueError("no luck")
         x = pool.rows(np.arange(pool.n_rows))[:, 0]
         means = [np.average(x, weights=w) for w in (weights.data, weights.reference)]
         return np.array([means[0] - means[1]]), number % 7 != 3

@@ -4,20 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import One, kernels, one_problem
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.optimize import minimize
+from scipy.optimize import lsq_linear, minimize
 from scipy.spatial.distance import pdist
 
-from sparker._backends import Backend
+from sparker._backends import Backend, StackedWeights
 from sparker._objective import Objective
-from sparker._pool import Pool, Weights
+from sparker._pool import Pool
 from sparker._schedule import schedule
-from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, _State
+from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, _evaluate, minimize_in_box
 
 
 def make_objective(problem, alpha=0.1):
-    weights = Weights(problem.reference_weight, problem.data_weight, 1.0)
-    return Objective(Pool([problem.X]), weights, problem.competition, alpha, Backend("numba"))
+    return one_problem(problem, alpha=alpha)
 
 
 @pytest.fixture
@@ -30,13 +30,20 @@ def objective(problem):
     return make_objective(problem)
 
 
-def hold(width, n_steps, n_widths=1):
-    return np.full((n_widths, n_steps), width)
+def solve(solver, objective, centers, widths):
+    """Paths of one problem, without the axis of problems."""
+    found = solver.solve(objective.objective, np.zeros(1, np.int64), centers[None], widths[None])
+    curve = found.loss_curve[0]
+    return replace(
+        found,
+        loss_curve=curve[~np.isnan(curve)],
+        **{name: getattr(found, name)[0] for name in ("widths", "losses", "amplitudes", "centers", "converged")},
+    )
 
 
 def run(solver, objective, problem, n_steps=15):
     """Fit from amplitudes 0 at the problem's centres, at its width."""
-    return solver.solve(objective, hold(problem.width, n_steps), lambda j: problem.centers)
+    return solve(solver, objective, problem.centers, np.full((1, n_steps), problem.width))
 
 
 def best_amplitudes(objective, centers, width, bound):
@@ -68,9 +75,9 @@ class TestNegativeWeights:
         solver, lowest = NewtonSolver(5.0, tol=1e-9, reach=0.0), []
         for _ in range(30):
             amplitudes = rng.uniform(-4, 4, 3)
-            state = _State.evaluate(objective, amplitudes, signed.centers, signed.width)
-            lowest.append(np.linalg.eigvalsh(state.at.amplitude_hessian)[0])
-            assert solver._newton(state) @ state.at.amplitude_gradient <= 0
+            state = _evaluate(objective.objective, kernels(amplitudes, signed.centers, signed.width))
+            lowest.append(np.linalg.eigvalsh(state.at.amplitude_hessian[0])[0])
+            assert np.sum(solver._newton(state) * state.at.amplitude_gradient) <= 0
         assert min(lowest) < 0, "no point where L curves down"
 
     @pytest.mark.parametrize("bound", [1.0, 5.0])
@@ -123,7 +130,7 @@ class TestNewton:
 
     @pytest.mark.parametrize("loss", ["bce", "mse"])
     def test_amplitudes_that_minimise_the_loss_of_a_classifier(self, problem, objective, loss):
-        objective = replace(objective, loss=loss)
+        objective = objective.replaced(loss=loss)
         path = run(NewtonSolver(5.0, tol=1e-13, reach=0.0), objective, problem, n_steps=40)
         want = best_amplitudes(objective, problem.centers, problem.width, 5.0)
         assert_allclose(path.amplitudes[0], want.x, rtol=1e-3, atol=1e-3)
@@ -165,18 +172,34 @@ class TestNewton:
 
     @pytest.mark.parametrize("spoil", ["center_gradient", "amplitude_gradient"])
     def test_a_bad_step_is_refused(self, problem, objective, spoil):
-        def wrong(amplitudes, centers, width):
-            point = objective(amplitudes, centers, width)
-            return point._replace(**{spoil: -1e3 * getattr(point, spoil)})
+        class Wrong:
+            loss = "np"
 
-        wrong.loss = objective.loss
-        path = run(NewtonSolver(5.0), wrong, problem)
+            def __call__(self, at):
+                point = objective.objective(at)
+                return point._replace(**{spoil: -1e3 * getattr(point, spoil)})
+
+        path = run(NewtonSolver(5.0), One(Wrong()), problem)
         assert np.all(np.diff(np.concatenate([[0.0], path.loss_curve])) <= 0)
         assert path.losses[0] <= 0
 
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_a_step_to_a_loss_that_is_not_finite_is_refused(self, problem, objective, bad):
+        class Wall:
+            loss = "np"
+
+            def __call__(self, at):
+                point = objective.objective(at)
+                behind = np.abs(at.amplitudes).max(axis=1) > 0.1
+                return point._replace(value=np.where(behind, bad, point.value))
+
+        path = run(NewtonSolver(5.0), One(Wall()), problem)
+        assert np.max(np.abs(path.amplitudes)) <= 0.1
+        assert path.losses[0] < 0
+
     def test_records_what_it_reached(self, problem, objective):
         widths = schedule(3.0, 0.3, 4, 5, "geometric")
-        path = NewtonSolver(5.0).solve(objective, widths, lambda j: problem.centers if j == 0 else None)
+        path = solve(NewtonSolver(5.0), objective, problem.centers, widths)
         assert_array_equal(path.widths, widths[:, -1])
         assert path.loss_curve.shape == (20,)
         for width, loss, amplitudes, centers in zip(
@@ -184,24 +207,85 @@ class TestNewton:
         ):
             assert_allclose(objective(amplitudes, centers, width).loss, loss, rtol=1e-12)
 
-    def test_starts_afresh_where_it_is_told_to(self, problem, objective):
-        widths = np.repeat([[2.0], [0.5]], 4, axis=1)
-        solver = NewtonSolver(5.0)
-        both = solver.solve(objective, widths, lambda j: problem.centers + j)
-        alone = solver.solve(objective, widths[1:], lambda j: problem.centers + 1)
-        assert_array_equal(both.centers[1], alone.centers[0])
-        assert_array_equal(both.amplitudes[1], alone.amplitudes[0])
-
     def test_says_when_amplitudes_are_not_optimal(self, problem, objective):
         path = run(NewtonSolver(5.0, tol=1e-12, max_polish=0), objective, problem, n_steps=1)
         assert path.converged.tolist() == [False]
 
     def test_kernels_on_equal_places_share_the_amplitude(self, problem, objective):
         centers = np.repeat(problem.centers[:1], 3, axis=0)
-        path = NewtonSolver(5.0, tol=1e-12, reach=0.0).solve(objective, hold(0.7, 20), lambda j: centers)
+        path = solve(NewtonSolver(5.0, tol=1e-12, reach=0.0), objective, centers, np.full((1, 20), 0.7))
         want = best_amplitudes(objective, centers, 0.7, 5.0)
         assert_allclose(path.amplitudes[0], want.x, rtol=1e-4, atol=1e-4)
         assert_allclose(path.amplitudes[0], path.amplitudes[0][0], rtol=1e-6)
+
+
+class TestMinimizeInBox:
+    @pytest.mark.parametrize("n_entries", [1, 3, 12])
+    def test_against_scipy(self, rng, n_entries):
+        roots = rng.normal(size=(60, n_entries, n_entries)) * np.geomspace(1, 1e-2, n_entries)
+        hessian = roots @ roots.transpose(0, 2, 1) + 1e-6 * np.eye(n_entries)
+        gradient = rng.normal(size=(60, n_entries))
+        lower, upper = -rng.random((60, n_entries)), rng.random((60, n_entries))
+        lower[::3, 0] = 0  # at its edge already
+        got = minimize_in_box(hessian, gradient, lower, upper)
+        at_edge = 0
+        for k in range(60):
+            root = np.linalg.cholesky(hessian[k])
+            bounds = lower[k] - 1e-12, upper[k]
+            want = lsq_linear(root.T, -np.linalg.solve(root, gradient[k]), bounds, method="bvls", tol=1e-14).x
+            values = [gradient[k] @ s + s @ hessian[k] @ s / 2 for s in (got[k], want)]
+            assert values[0] <= values[1] + 1e-9
+            at_edge += np.sum((want <= lower[k]) | (want >= upper[k]))
+        assert at_edge > 30
+        assert np.all((lower <= got) & (got <= upper))
+
+    def test_inside_the_box_it_is_the_newton_step(self, rng):
+        hessian = np.array([[[2.0, 0.5], [0.5, 1.0]]])
+        got = minimize_in_box(hessian, np.array([[0.2, -0.1]]), -np.ones((1, 2)), np.ones((1, 2)))
+        assert_allclose(got[0], -np.linalg.solve(hessian[0], [0.2, -0.1]), rtol=1e-12)
+
+
+class TestLockstep:
+    """What a problem does depends on no other."""
+
+    @pytest.fixture
+    def batch(self, draw_problem, rng):
+        """Toys of two weights on one pool, three problems each, at their own widths."""
+        problem = draw_problem(n=300, n_kernels=3)
+        stacked = StackedWeights(rng.random((2, 300)), rng.random((2, 300)))
+        objective = Objective(Pool([problem.X[:100], problem.X[100:]]), stacked, True, 0.1, Backend("numba"))
+        centers = rng.normal(size=(6, 3, problem.X.shape[1]))
+        return objective, np.repeat([0, 1], 3), centers, np.array([3.0, 0.7, 0.1, 3.0, 0.7, 0.1])
+
+    @pytest.mark.parametrize("backend", ["numba", "matmul", "numpy"])
+    @pytest.mark.parametrize(
+        "solver", [NewtonSolver(0.5), NewtonSolver(5.0), AdamSolver(5.0, 0.05), AlternatingSolver(5.0, 0.05)]
+    )
+    @pytest.mark.parametrize("annealed", [False, True])
+    def test_a_toy_gives_the_same_numbers_alone_and_in_a_batch(self, batch, backend, solver, annealed):
+        objective, toys, centers, widths = batch
+        objective = replace(objective, backend=Backend(backend))
+        schedule = np.tile(widths[:, None, None], (1, 2, 4))
+        if annealed:
+            schedule = schedule * np.geomspace(1, 0.5, 8).reshape(2, 4)
+        whole = solver.solve(objective, toys, centers, schedule)
+        # with matrix products the problems of a toy share their shape
+        for some in [slice(0, 3), slice(3, 6)] if backend == "matmul" else [slice(k, k + 1) for k in range(6)]:
+            alone = solver.solve(objective, toys[some], centers[some], schedule[some])
+            for name in ("widths", "losses", "amplitudes", "centers", "loss_curve", "converged"):
+                assert_array_equal(getattr(alone, name), getattr(whole, name)[some])
+
+    def test_a_problem_that_is_not_finite_stops_no_other(self, batch):
+        objective, toys, centers, widths = batch
+        schedule = np.tile(widths[:, None, None], (1, 1, 4))
+        want = NewtonSolver(5.0).solve(objective, toys, centers, schedule)
+        weights = StackedWeights(objective.weights.reference.copy(), objective.weights.data)
+        weights.reference[1, 7] = np.inf
+        got = NewtonSolver(5.0).solve(replace(objective, weights=weights), toys, centers, schedule)
+        assert not np.isfinite(got.losses[3:]).any()
+        assert not got.converged[3:].any()
+        assert_array_equal(got.losses[:3], want.losses[:3])
+        assert_array_equal(got.centers[:3], want.centers[:3])
 
 
 class TestAdam:
@@ -257,7 +341,7 @@ class TestAlternating:
 
     def test_entropy_merges_centres_that_overlap(self, problem, objective):
         def nearest(entropy):
-            path = run(AlternatingSolver(5.0, 0.02), replace(objective, entropy=entropy), problem, 150)
+            path = run(AlternatingSolver(5.0, 0.02), objective.replaced(entropy=entropy), problem, 150)
             return pdist(path.centers[0]).min()
 
         assert nearest(100.0) < 0.1 * nearest(0.0)

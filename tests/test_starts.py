@@ -200,6 +200,11 @@ class TestScores:
         assert np.all(np.isfinite(self.score(pool, [draw_toy(pool, rng)], pool.rows(pool.order), 3.0, 1e-3)))
 
 
+def select(score, candidates, width, n_kernels):
+    """Of one toy at one width."""
+    return _starts.select(score[None, None], candidates, np.array([width]), n_kernels)[0, 0]
+
+
 class TestSelect:
     @pytest.fixture
     def candidates(self):
@@ -207,20 +212,27 @@ class TestSelect:
 
     def test_takes_the_largest_squared_score_first(self, candidates, rng):
         score = rng.normal(size=41)
-        assert _starts.select(score, candidates, 0.01, 3).tolist() == np.argsort(-(score**2))[:3].tolist()
+        assert select(score, candidates, 0.01, 3).tolist() == np.argsort(-(score**2))[:3].tolist()
 
     def test_takes_two_separate_peaks_rather_than_one_twice(self, candidates):
         score = 6 * np.exp(-((candidates[:, 0] - 2) ** 2) / 4) - 4 * np.exp(-((candidates[:, 0] - 8) ** 2) / 4)
-        chosen = candidates[_starts.select(score, candidates, 1.0, 2), 0]
+        chosen = candidates[select(score, candidates, 1.0, 2), 0]
         assert_allclose(chosen, [2, 8], atol=0.26)
 
     def test_leaves_the_scores_as_they_are(self, candidates, rng):
         score = rng.normal(size=41)
         before = score.copy()
-        _starts.select(score, candidates, 1.0, 5)
+        select(score, candidates, 1.0, 5)
         assert_array_equal(score, before)
 
     def test_gives_every_kernel_a_place_even_if_all_candidates_are_equal(self):
-        chosen = _starts.select(np.full(4, 2.0), np.zeros((4, 2)), 1.0, 6)
+        chosen = select(np.full(4, 2.0), np.zeros((4, 2)), 1.0, 6)
         assert chosen.shape == (6,)
         assert np.all((chosen >= 0) & (chosen < 4))
+
+    def test_of_many_toys_and_widths_is_that_of_each(self, rng):
+        candidates, score = rng.normal(size=(40, 2)), rng.normal(size=(3, 2, 40))
+        chosen = _starts.select(score, candidates, np.array([2.0, 0.3]), 4)
+        assert chosen.shape == (3, 2, 4)
+        for toy, width in np.ndindex(3, 2):
+            assert_array_equal(chosen[toy, width], select(score[toy, width], candidates, [2.0, 0.3][width], 4))

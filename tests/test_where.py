@@ -9,7 +9,7 @@ from scipy import stats
 
 from sparker import KernelSummary, SparKerTest, _toys, _where
 from sparker._aggregation import extended_log_p
-from sparker._backends import Backend
+from sparker._backends import Backend, stack
 from sparker._calibration import generator
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
@@ -237,11 +237,12 @@ def _fit_excess(reference, raw, data, counts, competition, expected):
     pool = Pool([reference, data], np.append(raw, counts))
     of_data = np.arange(pool.n_rows) >= len(reference)
     weights = _toys.pair_weights(pool, np.where(of_data, 0, pool.weight), of_data * pool.weight, expected)
-    objective = Objective(pool, weights, competition, 0.0, Backend("numba"))
-    schedule = np.full((1, 10), TestExcessDeviation.WIDTH)
-    path = NewtonSolver(5.0, tol=1e-8, reach=0.0).solve(objective, schedule, lambda j: TestExcessDeviation.CENTERS)
+    objective = Objective(pool, stack([weights]), competition, 0.0, Backend("numba"))
+    schedule = np.full((1, 1, 10), TestExcessDeviation.WIDTH)
+    solver, centers = NewtonSolver(5.0, tol=1e-8, reach=0.0), TestExcessDeviation.CENTERS[None]
+    amplitudes = solver.solve(objective, np.zeros(1, np.int64), centers, schedule).amplitudes[0, 0]
     phi = [_activations(X, competition) for X in (reference, data)]
-    parts = path.amplitudes[0] * phi[0]
+    parts = amplitudes * phi[0]
     f = parts.sum(axis=1, keepdims=True)
     excess = weights.reference[: len(reference)] @ (np.exp(f) - np.exp(f - parts))
-    return excess, _where.excess_deviation(*phi, path.amplitudes[0], weights, 0.0, expected is None)
+    return excess, _where.excess_deviation(*phi, amplitudes, weights, 0.0, expected is None)
