@@ -66,12 +66,12 @@ def _space(first: float, last: float, n: int, annealing: str) -> Widths:
 
 
 def distinct_places(pool: Pool, widths: Widths) -> Widths:
-    """Number of places in the pool that kernels of each width tell apart, shape of `widths`; at most 512.
+    """Number of places in the pool that kernels of each width tell apart, shape of `widths`; at most 256.
 
     For rows i, j spread evenly over the pool, n^2 / sum_ij corr(i, j) with corr = exp(-||x_i - x_j||^2 / (4 sigma^2)),
     the overlap of two kernels: 1 if all overlap, n if none do.
     """
-    n = 512
+    n = 256
     rows = pool.rows(pool.draw((np.arange(n) + 0.5) / n)).astype(np.float64)
     squared = cdist(rows, rows, "sqeuclidean")
     return np.array([n**2 / np.exp(squared * (-0.25 / width**2)).sum() for width in widths])
