@@ -33,8 +33,9 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-BLOCK = 256  # rows in flight: all scratch of a block fits in a 256 kB cache up to d = 64, M = 16
-CHUNK = 16 * BLOCK  # rows to a partial sum
+BLOCK = 512  # rows in flight: all scratch of a block fits in a 256 kB cache up to d = 64, M = 16
+CHUNK = 8 * BLOCK  # rows to a partial sum
+LANES = 16  # a short block is padded to a multiple of this, so that its loops vectorise
 
 # Reassociation lets sums vectorise. `nnan` and `ninf` stay out: they would remove the
 # tests for non-finite values.
@@ -88,10 +89,10 @@ def _typed_table(x: Any) -> Any:
 
 
 @_inline
-def _reduce(x: Array, bits: Array, table: Any) -> None:
-    """Split x = power ln 2 + r for one block: r goes into `x`, 2^power, as the bits of a float, into `bits`."""
+def _reduce(x: Array, bits: Array, n: int, table: Any) -> None:
+    """Split x = power ln 2 + r for n entries: r goes into `x`, 2^power, as the bits of a float, into `bits`."""
     _, (log2e, ln2_high, ln2_low, lowest, highest, half), bias, shift = table
-    for b in range(len(x)):
+    for b in range(n):
         clipped = min(max(x[b], lowest), highest)
         power = np.floor(clipped * log2e + half)
         bits[b] = (bits.dtype.type(power) + bias) << shift
@@ -99,11 +100,11 @@ def _reduce(x: Array, bits: Array, table: Any) -> None:
 
 
 @_inline
-def _exp(x: Array, bits: Array, table: Any) -> None:
-    """X <- exp(x) in place for one block."""
-    _reduce(x, bits, table)
+def _exp(x: Array, bits: Array, n: int, table: Any) -> None:
+    """X <- exp(x) in place for n entries."""
+    _reduce(x, bits, n, table)
     coefficients, powers = table[0], bits.view(x.dtype)
-    for b in range(len(x)):
+    for b in range(n):
         value = coefficients[0]
         for c in range(1, len(coefficients)):
             value = value * x[b] + coefficients[c]
@@ -111,11 +112,11 @@ def _exp(x: Array, bits: Array, table: Any) -> None:
 
 
 @_inline
-def _expm1(x: Array, bits: Array, table: Any) -> None:
-    """X <- exp(x) - 1 in place for one block, without cancellation at small x."""
-    _reduce(x, bits, table)
+def _expm1(x: Array, bits: Array, n: int, table: Any) -> None:
+    """X <- exp(x) - 1 in place for n entries, without cancellation at small x."""
+    _reduce(x, bits, n, table)
     coefficients, powers = table[0], bits.view(x.dtype)
-    for b in range(len(x)):
+    for b in range(n):
         value = coefficients[0]
         for c in range(1, len(coefficients) - 1):
             value = value * x[b] + coefficients[c]
@@ -123,84 +124,114 @@ def _expm1(x: Array, bits: Array, table: Any) -> None:
 
 
 @_inline
-def _load(X: Array, start: int, rows: Array) -> int:
-    """Transpose the block of X from `start` into `rows` (d, BLOCK); short blocks are padded with their first row."""
+def _load(X: Array, start: int, rows: Array) -> tuple[int, int]:
+    """Transpose the block of X from `start` into `rows` (d, BLOCK); its size, and that to which it is padded.
+
+    The padding repeats the first row.
+    """
     size = min(BLOCK, len(X) - start)
-    for b in range(BLOCK):
-        for j in range(X.shape[1]):
-            rows[j, b] = X[start + (b if b < size else 0), j]
-    return size
+    n = (size + LANES - 1) // LANES * LANES
+    for j in range(X.shape[1]):
+        row = rows[j]
+        for b in range(size):
+            row[b] = X[start + b, j]
+        for b in range(size, n):
+            row[b] = X[start, j]
+    return size, n
 
 
 @_inline
-def _distances(rows: Array, centers: Array, distances: Array) -> None:
+def _distances(rows: Array, centers: Array, distances: Array, n: int) -> None:
     for i in range(len(centers)):
         distance = distances[i]
-        distance[:] = 0
-        for j in range(centers.shape[1]):
+        center, row = centers[i, 0], rows[0]
+        for b in range(n):
+            offset = row[b] - center
+            distance[b] = offset * offset
+        for j in range(1, centers.shape[1]):
             center, row = centers[i, j], rows[j]
-            for b in range(BLOCK):
+            for b in range(n):
                 offset = row[b] - center
                 distance[b] += offset * offset
 
 
 @_inline
-def _activate(
-    distances: Array, scale: float, competition: bool, phi: Array, gate: Array, work: Array, bits: Array, table: Any
-) -> None:
-    """Fill phi (and the gate, with competition) from the squared distances of a block; scale = -1 / (2 sigma^2)."""
-    n_kernels = len(distances)
-    for i in range(n_kernels):
-        for b in range(BLOCK):
+def _kernels(distances: Array, scale: float, phi: Array, bits: Array, n: int, table: Any) -> None:
+    """Phi <- k of a block, from its squared distances; scale = -1 / (2 sigma^2)."""
+    for i in range(len(distances)):
+        for b in range(n):
             phi[i, b] = distances[i, b] * scale
-    if not competition:
-        for i in range(n_kernels):
-            _exp(phi[i], bits, table)
-        return
-    largest, total = work[0], work[1]
-    largest[:] = phi[0]
-    for i in range(1, n_kernels):
-        for b in range(BLOCK):
-            largest[b] = max(largest[b], phi[i, b])
-    total[:] = 0
-    for i in range(n_kernels):
-        for b in range(BLOCK):
-            gate[i, b] = phi[i, b] - largest[b]
-        _exp(gate[i], bits, table)
-        for b in range(BLOCK):
+        _exp(phi[i], bits, n, table)
+
+
+@_inline
+def _softmax(distances: Array, scale: float, gate: Array, work: Array, bits: Array, n: int, table: Any) -> None:
+    """Gate of a block in the log domain, right however far a row is from every kernel."""
+    nearest, total = work[0], work[1]
+    nearest[:n] = distances[0, :n]
+    for i in range(1, len(distances)):
+        for b in range(n):
+            nearest[b] = min(nearest[b], distances[i, b])
+    total[:n] = 0
+    for i in range(len(distances)):
+        for b in range(n):
+            gate[i, b] = (distances[i, b] - nearest[b]) * scale
+        _exp(gate[i], bits, n, table)
+        for b in range(n):
             total[b] += gate[i, b]
-    _exp(largest, bits, table)
-    for i in range(n_kernels):
-        for b in range(BLOCK):
-            kernel = gate[i, b] * largest[b]
+    for i in range(len(distances)):
+        for b in range(n):
             gate[i, b] /= total[b]
-            phi[i, b] = gate[i, b] * kernel
+
+
+@_inline
+def _compete(phi: Array, gate: Array, work: Array, n: int) -> None:
+    """Fill the gate from the kernels in phi, then phi = gate k.
+
+    The kernels themselves serve where `_softmax` would be needed for the gate alone: `_exp` is never 0, and a row so
+    far away that its gate is not right has f = 0 and adds nothing to any sum.
+    """
+    total = work[0]
+    total[:n] = phi[0, :n]
+    for i in range(1, len(phi)):
+        for b in range(n):
+            total[b] += phi[i, b]
+    for i in range(len(phi)):
+        for b in range(n):
+            gate[i, b] = phi[i, b] / total[b]
+            phi[i, b] *= gate[i, b]
 
 
 @_inline
 def _loss(
-    phi: Array, amplitudes: Array, weights: Array, counts: Array, loss: int, work: Array, bits: Array, table: Any
+    phi: Array,
+    amplitudes: Array,
+    weights: Array,
+    counts: Array,
+    loss: int,
+    work: Array,
+    bits: Array,
+    n: int,
+    table: Any,
 ) -> float:
     """Leave f, and the second and first derivative of the loss in f, in `work[0:3]` and return the loss of a block."""
     f, curving, residual, excess = work[0], work[1], work[2], work[3]
-    f[:] = 0
+    f[:n] = 0
     for i in range(len(phi)):
-        for b in range(BLOCK):
+        for b in range(n):
             f[b] += amplitudes[i] * phi[i, b]
-    curving[:] = f
-    excess[:] = f
-    _exp(curving, bits, table)
-    _expm1(excess, bits, table)
+    excess[:n] = f[:n]
+    _expm1(excess, bits, n, table)
+    one, half, two = phi.dtype.type(1), phi.dtype.type(0.5), phi.dtype.type(2)
     total = 0.0
     if loss == 0:  # "np"
-        for b in range(BLOCK):
-            curving[b] *= weights[b]
+        for b in range(n):
+            curving[b] = weights[b] * (excess[b] + one)
             residual[b] = curving[b] - counts[b]
             total += np.float64(weights[b] * excess[b] - counts[b] * f[b])
         return total
-    one, half, two = phi.dtype.type(1), phi.dtype.type(0.5), phi.dtype.type(2)
-    for b in range(BLOCK):
-        odds, weight, count = curving[b], weights[b], counts[b]
+    for b in range(n):
+        odds, weight, count = excess[b] + one, weights[b], counts[b]
         rest = one / (one + odds)
         s = odds * rest
         slope = s * rest
@@ -216,14 +247,6 @@ def _loss(
 
 
 @_inline
-def _dot(x: Array, y: Array) -> float:
-    total = 0.0
-    for b in range(BLOCK):
-        total += np.float64(x[b] * y[b])
-    return total
-
-
-@_inline
 def _add_gradients(
     rows: Array,
     distances: Array,
@@ -234,32 +257,42 @@ def _add_gradients(
     centers: Array,
     work: Array,
     sums: Array,
+    n: int,
 ) -> None:
-    """Add the block's gradient, Hessian and curvature sums; see `_unpack` for their order."""
+    """Add the block's gradient, Hessian and curvature sums; see `_unpack` for their order.
+
+    A block adds up in the dtype of the rows: these sums steer the steps, and no digit of them is reported.
+    """
     f, curving, residual, slope, product = work[0], work[1], work[2], work[3], work[4]
     n_kernels, n_features = centers.shape
     hessian, gradient = 1 + n_kernels, 1 + n_kernels + n_kernels * n_kernels
     curvature = gradient + n_kernels * n_features
+    zero, two = phi.dtype.type(0), phi.dtype.type(2)
     for i in range(n_kernels):
-        sums[1 + i] += _dot(residual, phi[i])
-        for b in range(BLOCK):
-            product[b] = curving[b] * phi[i, b]
-        for j in range(i + 1):
-            sums[hessian + i * n_kernels + j] += _dot(product, phi[j])
-        for b in range(BLOCK):
-            slope[b] = amplitudes[i] * phi[i, b]
+        amplitude, of_amplitude, of_center = amplitudes[i], zero, zero
         if competition:
-            for b in range(BLOCK):
-                slope[b] = 2 * slope[b] - gate[i, b] * f[b]
-        for b in range(BLOCK):
-            product[b] = curving[b] * slope[b] * slope[b]
+            for b in range(n):
+                slope[b] = two * amplitude * phi[i, b] - gate[i, b] * f[b]
+        else:
+            for b in range(n):
+                slope[b] = amplitude * phi[i, b]
+        for b in range(n):
+            of_amplitude += residual[b] * phi[i, b]
+            of_center += curving[b] * slope[b] * slope[b] * distances[i, b]
+            product[b] = curving[b] * phi[i, b]
             slope[b] *= residual[b]
-        sums[curvature + i] += _dot(product, distances[i])
+        sums[1 + i] += np.float64(of_amplitude)
+        sums[curvature + i] += np.float64(of_center)
+        for j in range(i + 1):
+            total = zero
+            for b in range(n):
+                total += product[b] * phi[j, b]
+            sums[hessian + i * n_kernels + j] += np.float64(total)
         for j in range(n_features):
-            center, row, total = centers[i, j], rows[j], 0.0
-            for b in range(BLOCK):
-                total += np.float64(slope[b] * (row[b] - center))
-            sums[gradient + i * n_features + j] += total
+            center, row, total = centers[i, j], rows[j], zero
+            for b in range(n):
+                total += slope[b] * (row[b] - center)
+            sums[gradient + i * n_features + j] += np.float64(total)
 
 
 @_compile
@@ -293,18 +326,20 @@ def _sum_chunks(
     weight, count = work[5], work[6]
     for chunk in range(first, last):
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
-            size = _load(X, start, rows)
-            weight[size:] = 0
-            count[size:] = 0
+            size, n = _load(X, start, rows)
+            weight[size:n] = 0
+            count[size:n] = 0
             for p in range(n_problems):
                 sums = partial[chunk, p]
                 for b in range(size):
                     weight[b] = weights[toys[p], offset + start + b]
                     count[b] = counts[toys[p], offset + start + b]
-                _distances(rows, centers[p], distances)
-                _activate(distances, scales[p], competition, phi, gate, work, bits, table)
-                sums[0] += _loss(phi, amplitudes[p], weight, count, loss, work, bits, table)
-                _add_gradients(rows, distances, phi, gate, competition, amplitudes[p], centers[p], work, sums)
+                _distances(rows, centers[p], distances, n)
+                _kernels(distances, scales[p], phi, bits, n, table)
+                if competition:
+                    _compete(phi, gate, work, n)
+                sums[0] += _loss(phi, amplitudes[p], weight, count, loss, work, bits, n, table)
+                _add_gradients(rows, distances, phi, gate, competition, amplitudes[p], centers[p], work, sums, n)
 
 
 @cache
@@ -326,9 +361,14 @@ def _forward(X: Array, centers: Array, scale: float, competition: bool) -> Array
         work = np.empty((2, BLOCK), X.dtype)
         bits = np.full(BLOCK, table[2])
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
-            size = _load(X, start, rows)
-            _distances(rows, centers, distances)
-            _activate(distances, scale, competition, phi, gate, work, bits, table)
+            size, n = _load(X, start, rows)
+            _distances(rows, centers, distances, n)
+            _kernels(distances, scale, phi, bits, n, table)
+            if competition:
+                _softmax(distances, scale, gate, work, bits, n, table)
+                for i in range(n_kernels):
+                    for b in range(n):
+                        phi[i, b] *= gate[i, b]
             for i in range(n_kernels):
                 for b in range(size):
                     out[0, start + b, i] = phi[i, b]

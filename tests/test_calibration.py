@@ -254,10 +254,10 @@ class TestPValue:
         evaluate = type(test._fitted.statistic).evaluate
         monkeypatch.setattr(SparKerTest, "_warm_up", lambda self: None)
 
-        def fail_once(self, pool, weights, plan, rng, shared):
-            if rng.bit_generator.seed_seq.spawn_key == (11,):
-                raise ValueError("no luck")
-            return evaluate(self, pool, weights, plan, rng, shared)
+        def fail_once(self, pool, toys, plan, rngs, shared):
+            found = evaluate(self, pool, toys, plan, rngs, shared)
+            unlucky = [rng.bit_generator.seed_seq.spawn_key == (11,) for rng in rngs]
+            return [ValueError("no luck") if bad else toy for bad, toy in zip(unlucky, found, strict=True)]
 
         monkeypatch.setattr(type(test._fitted.statistic), "evaluate", fail_once)
         test.statistics_ = np.full(17, 1e9)
