@@ -48,9 +48,17 @@ class TestFit:
         excess = x[tail.above(x)] - tail.threshold[0]
         assert_allclose(tail.scale[0] / (1 - tail.shape[0]), excess.mean(), rtol=1e-9)
 
+    def test_few_excesses_say_little_beside_what_is_known_of_the_shape(self, rng):
+        def shapes(n, deviation):
+            return fit(stats.genpareto.rvs(0.08, size=(300, n), random_state=rng), "pareto", deviation).shape
+
+        assert np.std(shapes(500, 0.05)) < 0.03 < np.std(shapes(500, np.inf))
+        assert 0 < np.mean(shapes(500, 0.05)) < 0.04
+        assert 0.06 < np.mean(shapes(50_000, 0.05)) < 0.08
+
     @pytest.mark.parametrize("shape", [-0.5, 0.6])
     def test_pareto_holds_its_shape(self, rng, shape):
-        x = stats.genpareto.rvs(shape, size=(1, 1000), random_state=rng)
+        x = stats.genpareto.rvs(shape, size=(1, 20_000), random_state=rng)
         assert fit(x, "pareto").shape[0] == np.sign(shape) * MAX_SHAPE
 
     @pytest.mark.parametrize("model", ["gamma", "chi2"])
@@ -197,6 +205,22 @@ class TestExtrapolate:
         bulk = np.all(null < np.quantile(null, 0.79, axis=0), axis=1)
         counted = np.log((1 + np.sum(null[None] >= null[:, None] * (1 - SLACK), axis=1)) / 201)
         assert_allclose(whole[bulk], RULES[rule][1](counted)[bulk], rtol=1e-12)
+
+    @pytest.mark.parametrize("rule", RULES)
+    def test_toys_meet_the_map_of_the_others(self, rng, rule):
+        null = rng.chisquare(4, size=(201, 3))
+        null = np.concatenate([null, null[:20]])  # 20 of them twice
+        copies = np.ones(221)
+        copies[:20] = copies[201:] = 2
+        found = aggregate_beyond(null, null, rule, copies)
+        largest = np.argsort(-found)[:10]
+        for k in [*largest, 0, 5, 100]:
+            others = null[np.any(null != null[k], axis=1)]
+            assert len(others) == 221 - copies[k]
+            # the quantile where the tail begins is that of all
+            assert_allclose(found[k], aggregate_beyond(others, null[[k]], rule)[0], rtol=0.05)
+        # in its own map the most extreme toy is less so
+        assert found[largest[0]] > aggregate_beyond(null, null, rule)[largest[0]]
 
     def test_a_refused_scale_has_no_z(self, rng):
         heavy = np.abs(rng.standard_t(2, (500, 1))) ** 1.5
