@@ -45,7 +45,7 @@ class Cell:
         n_reference = self.ratio * self.n_data
         if n_reference > 6000 and (self.kind != "continuous" or self.n_features > 5 or n_reference > 60_000):
             return False
-        if self.mode.startswith("split") and self.ratio < 2:
+        if self.ratio < {"split": 2, "split, counts": 5}.get(self.mode, 1):  # Poisson counts may be above their mean
             return False
         # behind a Pipeline the scaler has seen all rows: toys must be relabelled pooled rows
         return self.kind != "scaler" or self.mode == "permutation"

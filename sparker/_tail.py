@@ -78,8 +78,10 @@ class Tail:
 
     def at(self, rows: Array) -> "Tail":
         """The tails of some of the samples."""
-        fields = (self.threshold, self.log_share, self.shape, self.scale, self.at_threshold)
-        return Tail(self.model, *(part[rows] for part in fields), self.deviation)
+        threshold, log_share, shape, scale, at_threshold = (
+            part[rows] for part in (self.threshold, self.log_share, self.shape, self.scale, self.at_threshold)
+        )
+        return Tail(self.model, threshold, log_share, shape, scale, at_threshold, self.deviation)
 
 
 def fit(values: Array, model: str, deviation: float = np.inf) -> Tail:
