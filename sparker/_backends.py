@@ -86,13 +86,12 @@ class Backend:
     ) -> Evaluation:
         """`sparker._kernels.value_and_gradient` of every problem, summed over the blocks of the pool."""
         module = self._module(pool.n_features)
-        shift = pool.origin if module is _kernels_matmul else 0
-        at = kernels.amplitudes.astype(pool.dtype), kernels.centers.astype(pool.dtype) - shift, kernels.widths
+        at = kernels.amplitudes.astype(pool.dtype), kernels.centers.astype(pool.dtype), kernels.widths
         parts = []
-        for k, (X, part) in enumerate(pool.parts()):
+        for X, part in pool.parts():
             options: dict[str, Any] = {}
             if module is _kernels_matmul:
-                X, options["squared_norms"] = pool.moved[k]
+                options = {"origin": pool.origin, "norms": pool.norms[part]}
             elif module is _kernels_numba:
                 options["n_threads"] = self._n_threads(X.size * at[0].size)
             arguments = weights.reference, weights.data, part.start, kernels.toys, *at, competition, loss

@@ -1,10 +1,11 @@
 """The kernels of `sparker._kernels` as matrix products on blocks of rows: the twin for large dimension.
 
 ``||x - mu||^2 = ||x||^2 - 2 x mu + ||mu||^2`` loses digits when rows and centres are far from the origin, so both are
-first moved to the median. It agrees with the other twins to 1e-4, not to the last digit. Callers with many passes over
-the same rows move them once (`Pool.moved`) and pass their squared norms.
+first moved to the median, a block at a time: rows may be more than the memory holds. It agrees with the other twins to
+1e-4, not to the last digit. Callers with many passes over the same rows pass their origin and squared norms.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,19 +29,26 @@ BLOCK_BYTES = 1 << 22  # a block of rows stays in the third-level cache between 
 ROOM = 128  # numbers beside the features of a row, for kernels and their derivatives
 
 
-def _to_median(X: Array, centers: Array) -> tuple[Array, Array, Array]:
-    """Rows moved to their median, their squared norms, and the centres moved alike."""
-    origin = np.median(X[:1024], axis=0).astype(X.dtype)
-    moved = X - origin
-    return moved, np.einsum("nd,nd->n", moved, moved), centers - origin
+def _median(X: Array) -> Array:
+    return np.median(X[:1024], axis=0).astype(X.dtype)
 
 
-def _distances(rows: Array, squared_norms: Array, centers: Array) -> Array:
+def _blocks(X: Array) -> Iterator[slice]:
+    size = max(64, BLOCK_BYTES // ((X.shape[1] + ROOM) * X.itemsize))
+    for start in range(0, len(X), size):
+        yield slice(start, min(start + size, len(X)))
+
+
+def _norms(rows: Array) -> Array:
+    return np.einsum("nd,nd->n", rows, rows)
+
+
+def _distances(rows: Array, norms: Array, centers: Array) -> Array:
     """Squared distances, shape (M, n)."""
     distances = centers @ rows.T
     distances *= -2
-    distances += squared_norms
-    distances += np.einsum("md,md->m", centers, centers)[:, None]
+    distances += norms
+    distances += _norms(centers)[:, None]
     return np.maximum(distances, 0, out=distances)
 
 
@@ -57,7 +65,12 @@ def _gate_and_phi(distances: Array, width: Array, competition: bool, axis: int) 
 
 def squared_distances(X: Array, centers: Array) -> Array:
     """See `sparker._kernels.squared_distances`."""
-    return _distances(*_to_median(X, centers)).T
+    origin = _median(X)
+    out = np.empty((len(X), len(centers)), X.dtype)
+    for block in _blocks(X):
+        rows = X[block] - origin
+        out[block] = _distances(rows, _norms(rows), centers - origin).T
+    return out
 
 
 def responsibilities(X: Array, centers: Array, width: float) -> Array:
@@ -114,24 +127,24 @@ def batch_value_and_gradient(
     widths: Array,
     competition: bool,
     loss: str = "np",
-    squared_norms: Array | None = None,
+    origin: Array | None = None,
+    norms: Array | None = None,
 ) -> Evaluation:
-    """See `sparker._kernels.batch_value_and_gradient`; with `squared_norms` of X, X and centres are moved already.
+    """See `sparker._kernels.batch_value_and_gradient`; `norms` are the squared distances of the rows from `origin`.
 
     The last bits of a product depend on its shape: the problems of a toy, which come one after the other, share one,
     those of different toys do not.
     """
-    if squared_norms is None:
-        X, squared_norms, centers = _to_median(X, centers)
+    origin = _median(X) if origin is None else origin
+    centers = centers - origin
     groups = np.split(np.arange(len(toys)), np.flatnonzero(np.diff(toys)) + 1)
     sums = [_Sums(amplitudes[group], centers[group], widths[group], competition, loss) for group in groups]
-    size = max(64, BLOCK_BYTES // ((X.shape[1] + ROOM) * X.itemsize))
-    for start in range(0, len(X), size):
-        rows, norms = X[start : start + size], squared_norms[start : start + size]
-        part = slice(offset + start, offset + start + len(rows))
+    for block in _blocks(X):
+        rows, part = X[block] - origin, slice(offset + block.start, offset + block.stop)
+        of_rows = _norms(rows) if norms is None else norms[block]
         for group, of_group in zip(groups, sums, strict=True):
             toy = toys[group[0]]
-            of_group.add(rows, norms, reference_weights[toy, part], data_weights[toy, part])
+            of_group.add(rows, of_rows, reference_weights[toy, part], data_weights[toy, part])
     return Evaluation(*(np.concatenate(parts) for parts in zip(*(of_group.found() for of_group in sums), strict=True)))
 
 
@@ -151,9 +164,9 @@ class _Sums:
         self.center_gradient = np.zeros((n_problems * n_kernels, n_features))
         self.curvature = np.zeros((n_problems, n_kernels))
 
-    def add(self, rows: Array, squared_norms: Array, weight: Array, count: Array) -> None:
+    def add(self, rows: Array, norms: Array, weight: Array, count: Array) -> None:
         """Add a block."""
-        distances = _distances(rows, squared_norms, self.centers).reshape(*self.amplitudes.shape[:2], len(rows))
+        distances = _distances(rows, norms, self.centers).reshape(*self.amplitudes.shape[:2], len(rows))
         gate, phi = _gate_and_phi(distances, self.widths[:, None, None], self.competition, axis=1)
         part = self.amplitudes * phi
         f = part.sum(axis=1)

@@ -19,6 +19,8 @@ Array = npt.NDArray[Any]
 # depend neither on the number of toys nor on that of jobs.
 BATCH = 16
 
+NORMS = 1024  # rows at a time in `Pool.norms`
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -164,10 +166,13 @@ class Pool:
         return np.median(self.rows(self.draw((np.arange(n) + 0.5) / n)), axis=0).astype(self.dtype)
 
     @cached_property
-    def moved(self) -> list[tuple[Array, Array]]:
-        """Each block moved to `origin`, and its squared norms: a copy, made for matrix products with many passes."""
-        moved = [X - self.origin for X in self.blocks]
-        return [(X, np.einsum("nd,nd->n", X, X)) for X in moved]
+    def norms(self) -> Array:
+        """Squared distance of every row from `origin`, in the dtype of the rows."""
+        norms = np.empty(self.n_rows, dtype=self.dtype)
+        for start in range(0, self.n_rows, NORMS):
+            rows = self.rows(np.arange(start, min(start + NORMS, self.n_rows))) - self.origin
+            norms[start : start + len(rows)] = np.einsum("nd,nd->n", rows, rows)
+        return norms
 
 
 def unit_mean(weight: Array) -> Array:

@@ -32,6 +32,7 @@ FEWEST, MOST, PAIRS = 200, 1000, 40_000_000  # candidates, and pairs of them wit
 
 BLOCK = 1 << 17  # entries of a block of the kernel matrix: it stays in the second-level cache
 ROUNDING = 1e-6  # of a float32 sum, against the sum of its terms
+SORTED_FEATURES = 3
 REACH = 6.0  # widths; a kernel there is 1.5e-8, below the resolution of float32
 
 
@@ -125,8 +126,8 @@ def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array
     """Scores of every candidate at every width, for every toy.
 
     The kernel matrix of candidates and rows is the same for all toys on a pool: each block is computed once and
-    multiplied by the weights of all of them. Rows and candidates come in lexicographic order, so that a block meets
-    only the candidates within reach along the first feature.
+    multiplied by the weights of all of them. Candidates come in lexicographic order, and rows where they have few
+    features, so that a block meets only the candidates within reach along the first one.
     """
     difference, variance = score_weights(toys)
     centers = candidates.astype(pool.dtype) - pool.origin
@@ -135,13 +136,15 @@ def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array
     spread = np.zeros((len(widths), len(centers), variance.shape[1]))
     reached = np.zeros_like(spread)
     size = max(64, BLOCK // len(centers))
+    # Along more features than a few no kernel is out of reach: rows are read as they come, they may be in a file.
+    order = pool.order if pool.n_features <= SORTED_FEATURES else np.arange(pool.n_rows)
     for start in range(0, pool.n_rows, size):
-        block = pool.order[start : start + size]
+        block = order[start : start + size]
         rows = pool.rows(block) - pool.origin
         distances = np.maximum(norms - 2 * (centers @ rows.T) + np.sum(rows**2, axis=1), 0)
         block_difference, block_variance = difference[block], variance[block]
         for m, width in enumerate(widths):
-            ends = [rows[0, 0] - REACH * width, rows[-1, 0] + REACH * width]
+            ends = [rows[:, 0].min() - REACH * width, rows[:, 0].max() + REACH * width]
             near = slice(*np.searchsorted(centers[:, 0], ends))
             kernels = distances[near] * pool.dtype.type(-0.5 / width**2)
             np.exp(kernels, out=kernels)
