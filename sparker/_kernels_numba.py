@@ -132,11 +132,8 @@ def _load(X: Array, start: int, rows: Array) -> tuple[int, int]:
     size = min(BLOCK, len(X) - start)
     n = (size + LANES - 1) // LANES * LANES
     for j in range(X.shape[1]):
-        row = rows[j]
-        for b in range(size):
-            row[b] = X[start + b, j]
-        for b in range(size, n):
-            row[b] = X[start, j]
+        rows[j, :size] = X[start : start + size, j]
+        rows[j, size:n] = X[start, j]
     return size, n
 
 
@@ -191,14 +188,16 @@ def _compete(phi: Array, gate: Array, work: Array, n: int) -> None:
     The kernels themselves serve where `_softmax` would be needed for the gate alone: `_exp` is never 0, and a row so
     far away that its gate is not right has f = 0 and adds nothing to any sum.
     """
-    total = work[0]
-    total[:n] = phi[0, :n]
+    one, share = phi.dtype.type(1), work[0]
+    share[:n] = phi[0, :n]
     for i in range(1, len(phi)):
         for b in range(n):
-            total[b] += phi[i, b]
+            share[b] += phi[i, b]
+    for b in range(n):
+        share[b] = one / share[b]
     for i in range(len(phi)):
         for b in range(n):
-            gate[i, b] = phi[i, b] / total[b]
+            gate[i, b] = phi[i, b] * share[b]
             phi[i, b] *= gate[i, b]
 
 
@@ -331,9 +330,8 @@ def _sum_chunks(
             count[size:n] = 0
             for p in range(n_problems):
                 sums = partial[chunk, p]
-                for b in range(size):
-                    weight[b] = weights[toys[p], offset + start + b]
-                    count[b] = counts[toys[p], offset + start + b]
+                weight[:size] = weights[toys[p], offset + start : offset + start + size]
+                count[:size] = counts[toys[p], offset + start : offset + start + size]
                 _distances(rows, centers[p], distances, n)
                 _kernels(distances, scales[p], phi, bits, n, table)
                 if competition:
