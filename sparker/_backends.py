@@ -53,11 +53,9 @@ class StackedWeights(NamedTuple):
     data: Array
 
 
-def stack(toys: Sequence[Weights]) -> StackedWeights:
-    """Weights of toys side by side; those of one are not copied."""
-    if len(toys) == 1:
-        return StackedWeights(toys[0].reference[None], toys[0].data[None])
-    return StackedWeights(np.stack([toy.reference for toy in toys]), np.stack([toy.data for toy in toys]))
+def stack(toys: Sequence[Weights], order: Array) -> StackedWeights:
+    """Weights of toys side by side, their rows in a given order."""
+    return StackedWeights(np.stack([toy.reference[order] for toy in toys]), np.stack([toy.data[order] for toy in toys]))
 
 
 class Backend:

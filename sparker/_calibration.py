@@ -123,7 +123,8 @@ def simulate(
     end = _stopping_index(rows, 0, stopping)
     batches = list(_batches(first + len(rows), first + n_toys))
     if toys.pool is not None:
-        _ = toys.pool.order, toys.pool.scrambled, toys.pool.origin  # computed here, once, not in each worker
+        # computed here, once, not in each worker
+        _ = toys.pool.order, toys.pool.scrambled, toys.pool.origin, toys.pool.packed
     # joblib takes tasks as it goes: after the end there are no more
     tasks = (delayed(_evaluate_batch)(statistic, toys, plan, seed, batch) for batch in batches if end is None)
     checkpoint = _Checkpoint(path)

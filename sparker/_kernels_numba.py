@@ -52,7 +52,7 @@ def _inline(function: Callable[..., Any]) -> Any:
 
 
 def _tables(dtype: type[np.floating[Any]], degree: int, ln2_high: float, limits: tuple[float, float]) -> Any:
-    """Constants of `_exp` for one float dtype: polynomial, range reduction, and layout of its bits.
+    """Constants of `_exp` for one float dtype: polynomial, range reduction and reach of kernels, layout of its bits.
 
     ln 2 is split in two (Cody and Waite): the high part ends in zeros, so that its small multiples are exact.
     """
@@ -60,7 +60,9 @@ def _tables(dtype: type[np.floating[Any]], degree: int, ln2_high: float, limits:
     polynomial = np.polynomial.Chebyshev.interpolate(np.exp, degree, domain=[-half, half])
     coefficients = polynomial.convert(kind=np.polynomial.Polynomial).coef
     coefficients[0] = 1.0  # exp(0) is exactly 1: rows beyond reach of every kernel cost no loss
-    constants = (1 / math.log(2), ln2_high, math.log(2) - ln2_high, *limits, 0.5)
+    # kernels below a quarter of the resolution are out of reach
+    negligible = math.log(0.25 * np.finfo(dtype).eps)
+    constants = (1 / math.log(2), ln2_high, math.log(2) - ln2_high, *limits, 0.5, negligible)
     integer = np.int32 if dtype is np.float32 else np.int64
     layout = np.finfo(dtype)
     bias, shift = integer(layout.maxexp - 1), integer(layout.nmant)
@@ -91,7 +93,7 @@ def _typed_table(x: Any) -> Any:
 @_inline
 def _reduce(x: Array, bits: Array, n: int, table: Any) -> None:
     """Split x = power ln 2 + r for n entries: r goes into `x`, 2^power, as the bits of a float, into `bits`."""
-    _, (log2e, ln2_high, ln2_low, lowest, highest, half), bias, shift = table
+    _, (log2e, ln2_high, ln2_low, lowest, highest, half, _), bias, shift = table
     for b in range(n):
         clipped = min(max(x[b], lowest), highest)
         power = np.floor(clipped * log2e + half)
@@ -150,6 +152,38 @@ def _distances(rows: Array, centers: Array, distances: Array, n: int) -> None:
             for b in range(n):
                 offset = row[b] - center
                 distance[b] += offset * offset
+
+
+@_inline
+def _bound(rows: Array, work: Array, box: Array, n: int) -> None:
+    """Fill `box` (2, d) with the smallest and largest value of each feature in a block."""
+    low, high = work[0], work[1]
+    for j in range(len(rows)):
+        row = rows[j]
+        low[:LANES] = row[:LANES]
+        high[:LANES] = row[:LANES]
+        for start in range(LANES, n, LANES):  # lane by lane: a minimum of all alone does not vectorise
+            for k in range(LANES):
+                low[k] = min(low[k], row[start + k])
+                high[k] = max(high[k], row[start + k])
+        box[0, j], box[1, j] = low[0], high[0]
+        for k in range(1, LANES):
+            box[0, j] = min(box[0, j], low[k])
+            box[1, j] = max(box[1, j], high[k])
+
+
+@_inline
+def _in_reach(box: Array, centers: Array, farthest: float) -> bool:
+    """Whether a kernel is within the squared distance `farthest` of the box of a block."""
+    zero = box.dtype.type(0)
+    for i in range(len(centers)):
+        distance = zero
+        for j in range(centers.shape[1]):
+            offset = max(max(box[0, j] - centers[i, j], centers[i, j] - box[1, j]), zero)
+            distance += offset * offset
+        if distance <= farthest:
+            return True
+    return False
 
 
 @_inline
@@ -322,13 +356,17 @@ def _sum_chunks(
     gate = np.empty((n_kernels, BLOCK), X.dtype)
     work = np.empty((7, BLOCK), X.dtype)
     bits = np.full(BLOCK, table[2])
+    box = np.empty((2, n_features), X.dtype)
     weight, count = work[5], work[6]
     for chunk in range(first, last):
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
             size, n = _load(X, start, rows)
+            _bound(rows, work, box, n)
             weight[size:n] = 0
             count[size:n] = 0
             for p in range(n_problems):
+                if not _in_reach(box, centers[p], table[1][-1] / scales[p]):
+                    continue  # f = 0 there, and nothing is added to any sum
                 sums = partial[chunk, p]
                 weight[:size] = weights[toys[p], offset + start : offset + start + size]
                 count[:size] = counts[toys[p], offset + start : offset + start + size]

@@ -162,8 +162,9 @@ class SparKerStatistic:
         n_jobs: int | None = 1,
     ) -> list[Path]:
         """Fit the kernels of each toy along the widths of the plan; the scores choose their start."""
-        backend = Backend(self.backend, n_jobs)
-        objective = Objective(pool, stack(toys), self.competition, self.alpha, backend, self.loss, self.entropy)
+        packed, order = pool.packed
+        weights, backend = stack(toys, order), Backend(self.backend, n_jobs)
+        objective = Objective(packed, weights, self.competition, self.alpha, backend, self.loss, self.entropy)
         n_toys, n_widths = len(toys), self.n_widths
         with one_blas_thread():
             if self.start == "score":  # every width of every toy is a problem of its own

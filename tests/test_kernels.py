@@ -321,6 +321,32 @@ class TestBatch:
                 assert_allclose(got[p], expected, rtol=1e-9, atol=1e-9)
 
 
+class TestReach:
+    """Blocks of rows that no kernel reaches are left out, which no sum may show."""
+
+    @pytest.mark.parametrize("dtype", [np.float64, np.float32])
+    @pytest.mark.parametrize("loss", _kernels.LOSSES)
+    @pytest.mark.parametrize("d", [1, 2])
+    def test_narrow_kernels_on_sorted_rows(self, draw_problem, d, loss, dtype):
+        problem = draw_problem(n=40 * BLOCK, d=d, width=0.05, dtype=dtype)
+        order = np.argsort(problem.X[:, 0])
+        problem = problem.change(
+            X=problem.X[order], centers=problem.X[order[[5, 20 * BLOCK, 20 * BLOCK + 9]]] + dtype(0.01), loss=loss
+        )
+        got, want = (module.value_and_gradient(*problem.arguments) for module in (_kernels_numba, _kernels))
+        tolerance = 1e-10 if dtype is np.float64 else 1e-4
+        for g, w in zip(got, want, strict=True):
+            assert_allclose(g, w, rtol=tolerance, atol=tolerance * np.max(np.abs(w)))
+
+    def test_a_row_at_the_edge_of_reach_counts(self):
+        reach = np.sqrt(-2 * np.log(0.25 * np.finfo(np.float32).eps))
+        one = np.ones(1, np.float32)
+        for distance, counts in ((0.99 * reach, True), (1.01 * reach, False)):
+            X = np.full((1, 1), distance, np.float32)
+            at = _kernels_numba.value_and_gradient(X, one, 0 * one, one, np.zeros((1, 1), np.float32), 1.0, False)
+            assert (at.value != 0) == counts
+
+
 class TestInterface:
     def test_twins_offer_the_same_names(self):
         for twin in TWINS.values():

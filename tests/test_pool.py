@@ -125,3 +125,27 @@ def test_negative_weights_draw_by_their_size(X, rng):
     signed, sizes = Pool([X], weight), Pool([X], np.abs(weight))
     assert_array_equal(signed.draw(uniform), sizes.draw(uniform))
     assert_array_equal(signed.signed_weight, weight)
+
+
+class TestPacked:
+    @pytest.mark.parametrize("d", [1, 2, 3, 5])
+    def test_is_the_same_rows_in_one_block(self, rng, d):
+        pool = Pool([rng.normal(size=(300, d)), rng.normal(size=(100, d))], rng.normal(size=400))
+        packed, order = pool.packed
+        assert len(packed.blocks) == 1
+        assert_array_equal(packed.blocks[0], pool.rows(order))
+        assert_array_equal(packed.signed_weight, pool.signed_weight[order])
+        assert_array_equal(np.sort(order), np.arange(400))
+        assert_array_equal(packed.origin, pool.origin)
+
+    @pytest.mark.parametrize(("d", "share"), [(1, 0.2), (2, 0.4), (3, 0.6)])
+    def test_rows_of_a_part_are_close_to_each_other(self, rng, d, share):
+        packed, _ = Pool([rng.normal(size=(10_000, d))]).packed
+        parts = packed.blocks[0].reshape(100, 100, d)
+        assert np.median(parts.std(axis=1)) < share
+
+    def test_many_rows_of_many_features_are_not_copied(self, rng):
+        pool = Pool([rng.normal(size=(70_000, 4))])
+        packed, order = pool.packed
+        assert packed is pool
+        assert_array_equal(order, np.arange(70_000))

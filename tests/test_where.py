@@ -237,7 +237,7 @@ def _fit_excess(reference, raw, data, counts, competition, expected):
     pool = Pool([reference, data], np.append(raw, counts))
     of_data = np.arange(pool.n_rows) >= len(reference)
     weights = _toys.pair_weights(pool, np.where(of_data, 0, pool.weight), of_data * pool.weight, expected)
-    objective = Objective(pool, stack([weights]), competition, 0.0, Backend("numba"))
+    objective = Objective(pool, stack([weights], np.arange(pool.n_rows)), competition, 0.0, Backend("numba"))
     schedule = np.full((1, 1, 10), TestExcessDeviation.WIDTH)
     solver, centers = NewtonSolver(5.0, tol=1e-8, reach=0.0), TestExcessDeviation.CENTERS[None]
     amplitudes = solver.solve(objective, np.zeros(1, np.int64), centers, schedule).amplitudes[0, 0]
