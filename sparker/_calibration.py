@@ -3,13 +3,15 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
 
 from sparker._null import NullDistribution, load_run, plain
 from sparker._pool import BATCH, Pool, Weights
@@ -28,6 +30,7 @@ OBSERVED_STREAM = 2**32 - 2
 PLAN_STREAM = 2**32 - 3
 TAIL_STREAM = 2**32 - 4
 
+ROUNDS = 4  # batches for each worker, between two checkpoints, where a backend returns results all at once
 WRITING = 0.05  # largest share of the time that goes into writing finished toys
 
 Toy = tuple[Array, bool, str | None]  # values, convergence, and what failed
@@ -125,10 +128,11 @@ def simulate(
     if toys.pool is not None:
         # computed here, once, not in each worker
         _ = toys.pool.order, toys.pool.scrambled, toys.pool.origin, toys.pool.packed
+    work = _Work(statistic, toys, plan, seed)
     # joblib takes tasks as it goes: after the end there are no more
-    tasks = (delayed(_evaluate_batch)(statistic, toys, plan, seed, batch) for batch in batches if end is None)
+    tasks = (delayed(_evaluate_batch)(work, batch) for batch in batches if end is None)
     checkpoint = _Checkpoint(path)
-    for part in _progress(Parallel(n_jobs=n_jobs, return_as="generator")(tasks), batches, verbose):
+    for part in _progress(_run(tasks, n_jobs), batches, verbose):
         if end is None:
             rows += part
             end = _stopping_index(rows, len(rows) - len(part), stopping)
@@ -223,8 +227,35 @@ def _log(null: NullDistribution) -> None:
         logger.info("Not converged, keep their value as the observed fit would: %s", ", ".join(names))
 
 
-def _evaluate_batch(statistic: Statistic, toys: Toys, plan: Any, seed: int, batch: range) -> list[Toy]:
+@dataclass(frozen=True)
+class _Work:
+    """What all batches have in common."""
+
+    statistic: Statistic
+    toys: Toys
+    plan: Any
+    seed: int
+
+    def __sizeof__(self) -> int:
+        """Size of the rows as well: Dask sends an argument that it knows to be large to each worker once."""
+        pool = self.toys.pool
+        return object.__sizeof__(self) + (0 if pool is None else sum(block.nbytes for block in pool.blocks))
+
+
+def _run(tasks: Iterator[Any], n_jobs: int | None) -> Iterator[list[Toy]]:
+    """Results of tasks in their order, as they come; in rounds where the backend cannot hand them out singly."""
+    backend, _ = get_active_backend()
+    if backend.supports_return_generator:
+        yield from Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+        return
+    parallel = Parallel(n_jobs=n_jobs)
+    while some := list(islice(tasks, ROUNDS * effective_n_jobs(n_jobs))):
+        yield from parallel(some)
+
+
+def _evaluate_batch(work: _Work, batch: range) -> list[Toy]:
     """Values, convergence and failure of each toy of a batch."""
+    statistic, toys, plan, seed = work.statistic, work.toys, work.plan, work.seed
     rngs = [generator(seed, i) for i in batch]
     drawn = [_or_error(toys.draw, rng) for rng in rngs]
     good = [k for k, pair in enumerate(drawn) if not isinstance(pair, ValueError)]

@@ -1,0 +1,91 @@
+"""Toys on a cluster: joblib's backends "dask" and "ray", on real local clusters of two workers."""
+
+import os
+import signal
+import threading
+import time
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from sparker import SparKerTest
+from sparker._calibration import _Work
+
+# Third parties warn of their own deprecations, and of workers that tests kill.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def wide(rng):
+    """Reference and data of a few megabytes."""
+    return rng.normal(size=(20_000, 8)).astype(np.float32), rng.normal(size=(500, 8)).astype(np.float32)
+
+
+def calibrate(samples, n_toys=64, **changes):
+    params = {"n_kernels": 2, "n_widths": 2, "n_candidates": 16, "max_iter": 3, "random_state": 0}
+    return SparKerTest(**params, n_toys=n_toys, **changes).fit(samples[0], data=samples[1]).calibrate().values
+
+
+@pytest.fixture(scope="module")
+def dask_client():
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install sparker[dask]")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+class TestDask:
+    def test_the_same_numbers(self, dask_client, wide):
+        want = calibrate(wide)
+        with joblib.parallel_config(backend="dask"):
+            assert_array_equal(calibrate(wide), want)
+
+    def test_rows_are_sent_to_a_worker_once(self, dask_client, wide, monkeypatch):
+        n_sent = []
+        monkeypatch.setattr(_Work, "__getstate__", lambda self: n_sent.append(1) or self.__dict__)
+        with joblib.parallel_config(backend="dask"):
+            calibrate(wide, n_toys=320)  # 20 batches
+        assert 1 <= len(n_sent) <= 4
+
+    @pytest.mark.slow
+    def test_a_killed_worker_loses_nothing(self, dask_client, samples):
+        want = calibrate(samples, n_toys=3000)
+        victim = min(info["name"] for info in dask_client.scheduler_info()["workers"].values())
+        (pid,) = dask_client.run(
+            os.getpid,
+            workers=[a for a, info in dask_client.scheduler_info()["workers"].items() if info["name"] == victim],
+        ).values()
+        killed = []
+
+        def kill():
+            time.sleep(0.5)
+            os.kill(pid, signal.SIGKILL)
+            killed.append(True)
+
+        thread = threading.Thread(target=kill)
+        with joblib.parallel_config(backend="dask"):
+            thread.start()
+            got = calibrate(samples, n_toys=3000)
+            assert killed, "the toys ended before the worker was killed"
+        thread.join()
+        assert_array_equal(got, want)
+
+
+class TestRay:
+    def test_the_same_numbers(self, samples):
+        pytest.importorskip("ray", reason="Ray is not installed: pip install sparker[ray]")
+        import ray
+        from ray.util.joblib import register_ray
+
+        want = calibrate(samples)
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        register_ray()
+        try:
+            with joblib.parallel_config(backend="ray", n_jobs=2):
+                assert_array_equal(calibrate(samples), want)
+        finally:
+            ray.shutdown()
