@@ -22,7 +22,6 @@ from sparker._results import (
     TwoSampleResult,
     clopper_pearson,
     counted_p_value,
-    effective_size,
     negative_binomial_interval,
     z_score,
 )
@@ -202,7 +201,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
     def _simulate(self, first: int, n_toys: int, path: Any, stopping: int | None) -> NullDistribution:
         fitted = self._fitted
         self._refuse_changed()
-        toys = _toys.make_toys(fitted.observed, fitted.calibration)
+        toys = self._make_toys()
         plan = fitted.plan
         if toys.pool is not None and toys.pool is not fitted.observed.pool:
             # The observed pair learned from its own rows, labels unseen; so do toys, whose rows are the reference.
@@ -218,6 +217,9 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             fitted.statistic, toys, plan, self.seed_, n_toys, self.n_jobs, self.verbose, first, origin, path, rule
         )
 
+    def _make_toys(self) -> _toys.Toys:
+        return _toys.make_toys(self._fitted.observed, self._fitted.calibration)
+
     def _simulate_more(self, bank: NullDistribution, n_toys: int) -> NullDistribution:
         """`n_toys` toys behind those of a bank that fits this test."""
         check_is_fitted(self)
@@ -232,7 +234,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         if fitted.stopping is not None:
             raise ValueError("stopping is for toys yet to be simulated: set it to None beside null_distribution.")
         bank.refuse_if_stopping("used again")
-        toys = _toys.make_toys(fitted.observed, fitted.calibration)
+        toys = self._make_toys()
         needed = _calibration.describe(fitted.statistic, toys, fitted.observed, self.seed_, fitted.samples.pooled)
         if bank.origin.get("samples") == _calibration.POOLED:
             # A scaler of a Pipeline would have seen the data of that pool, and this reference only beside other data.
@@ -285,6 +287,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         if null.stopping is not None and n_exceed >= null.stopping:
             interval, stopped = negative_binomial_interval(null.stopping, len(null)), True
         of_scales, of_aggregate = self._find_tail(stopped)
+        n_effective = fitted.observed.weights.effective_sizes()
         at_each = [counted_p_value(n, len(null)) for n in _aggregation.exceedances(null.values, self.statistics_)]
         return TwoSampleResult(
             statistic=statistic,
@@ -308,8 +311,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             stopping=null.stopping,
             stopped=stopped,
             **of_aggregate,
-            n_effective_reference=effective_size(fitted.observed.weights.reference),
-            n_effective_data=effective_size(fitted.observed.weights.data),
+            n_effective_reference=n_effective[0],
+            n_effective_data=n_effective[1],
         )
 
     def _find_tail(self, stopped: bool) -> tuple[dict[str, Array], dict[str, Any]]:

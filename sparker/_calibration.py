@@ -126,8 +126,7 @@ def simulate(
     end = _stopping_index(rows, 0, stopping)
     batches = list(_batches(first + len(rows), first + n_toys))
     if toys.pool is not None:
-        # computed here, once, not in each worker
-        _ = toys.pool.order, toys.pool.scrambled, toys.pool.origin, toys.pool.packed
+        toys.pool.prepare()
     work = _Work(statistic, toys, plan, seed)
     # joblib takes tasks as it goes: after the end there are no more
     tasks = (delayed(_evaluate_batch)(work, batch) for batch in batches if end is None)

@@ -13,7 +13,7 @@ Like the candidates of the kernels, mean and covariance come from the pool, labe
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +47,10 @@ class Moments:
         Their eigenvalues.
     rest : float
         Variance of every other direction.
+    mean_distance : float
+        Mean squared Mahalanobis distance of the rows of the pool from the mean.
     squared_distances : ndarray of shape (n,)
-        Squared Mahalanobis distance of each row of the pool from the mean, less its mean over the pool.
+        Squared Mahalanobis distance of each row of the pool, less `mean_distance`.
     """
 
     mean: Array
@@ -56,6 +58,7 @@ class Moments:
     axes: Array
     variances: Array
     rest: float
+    mean_distance: float
     squared_distances: Array
 
     def squared_norm(self, z: Array) -> Array:
@@ -81,22 +84,61 @@ def learn(pool: Pool) -> Moments:
     rank = max(1, min(d, RANK, int(total / ROWS_PER_DIRECTION)))
     variances, axes = eigh(correlation, subset_by_index=[d - rank, d - 1])
     rest = (np.trace(correlation) - variances.sum()) / max(d - rank, 1)
-    moments = Moments(mean, deviation, axes, np.maximum(variances, SMALLEST), max(rest, SMALLEST), np.empty(0))
-    distances = np.concatenate([moments.squared_norm(z) for z, _ in _blocks(pool, mean, deviation)])
-    distances -= np.average(distances, weights=pool.weight)
-    return replace(moments, squared_distances=distances)
+    moments = Moments(mean, deviation, axes, np.maximum(variances, SMALLEST), max(rest, SMALLEST), 0.0, np.empty(0))
+    moments = on_pool(moments, pool)
+    mean_distance = float(np.average(moments.squared_distances, weights=pool.weight))
+    return replace(moments, mean_distance=mean_distance, squared_distances=moments.squared_distances - mean_distance)
+
+
+def on_pool(moments: Moments, pool: Pool) -> Moments:
+    """The same moments, with the distances of the rows of another pool."""
+    blocks = _blocks(pool, moments.mean, moments.deviation)
+    distances = np.concatenate([moments.squared_norm(z) for z, _ in blocks])
+    return replace(moments, squared_distances=distances - moments.mean_distance)
 
 
 def companions(pool: Pool, toys: Sequence[Weights], moments: Moments) -> Array:
     """Both entries of every toy on the pool that `moments` belong to, shape (n_toys, 2)."""
+    return entries(sums(pool, toys, moments), moments)
+
+
+class Sums(NamedTuple):
+    """Sums over the rows of a pool; those of several pools add up.
+
+    Attributes
+    ----------
+    moved : ndarray of shape (d, n_toys)
+        sum_x (c_x - w_x) z.
+    spread, noise, variance, size : ndarray of shape (n_toys,)
+        Sums of (c - w) q, v q^2, v and |c - w|; noise and variance with one entry where it is that of all toys.
+    """
+
+    moved: Array
+    spread: Array
+    noise: Array
+    variance: Array
+    size: Array
+
+
+def sums(pool: Pool, toys: Sequence[Weights], moments: Moments) -> Sums:
+    """Sums from which the entries are made."""
     difference, variance = (part.astype(np.float64) for part in score_weights(toys))
-    moved = _sum(z.T @ difference[part] for z, part in _blocks(pool, moments.mean, moments.deviation))
-    mean = moments.squared_norm(moved.T) / np.sum(variance, axis=0)
-    spread = np.square(moments.squared_distances @ difference)
-    noise = np.square(moments.squared_distances) @ variance
-    found = np.stack([mean, spread / np.maximum(noise, np.finfo(np.float64).tiny)], axis=1)
+    return Sums(
+        _sum(z.T @ difference[part] for z, part in _blocks(pool, moments.mean, moments.deviation)),
+        moments.squared_distances @ difference,
+        np.square(moments.squared_distances) @ variance,
+        np.sum(variance, axis=0),
+        np.sum(np.abs(difference), axis=0),
+    )
+
+
+def entries(of: Sums, moments: Moments) -> Array:
+    """Both entries of every toy, shape (n_toys, 2)."""
+    mean = moments.squared_norm(of.moved.T) / of.variance
+    spread = np.square(of.spread) / np.maximum(of.noise, np.finfo(np.float64).tiny)
+    found = np.stack([mean, spread], axis=1)
     # What is left where both samples are alike is rounding, and must not be ranked.
-    floor = np.square(ROUNDING * np.sum(np.abs(difference), axis=0)) / np.sum(variance, axis=0)
+    floor = np.square(ROUNDING * of.size) / of.variance
     return np.where(found > floor[:, None], found, 0.0)
 
 

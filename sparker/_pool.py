@@ -45,6 +45,15 @@ class Weights:
     unit: float
     noise: Array | None = None
 
+    @property
+    def size(self) -> float:
+        """Sum of all weights of either sample."""
+        return float(np.sum(np.abs(self.reference), dtype=np.float64) + np.sum(self.data, dtype=np.float64))
+
+    def effective_sizes(self) -> tuple[float, float]:
+        """Of reference and data, see `effective_size`."""
+        return effective_size(self.reference), effective_size(self.data)
+
     def spread(self) -> Array:
         """Variance of each row's part in a difference of data and reference, pooled over both, shape (n,).
 
@@ -88,6 +97,10 @@ class Pool:
         self.dtype = self.blocks[0].dtype
         self.signed_weight = np.ones(self.n_rows) if weight is None else np.asarray(weight, dtype=np.float64)
         self.weight = np.abs(self.signed_weight)
+
+    def prepare(self) -> None:
+        """Compute what all toys on this pool need, once, before it is sent to others."""
+        _ = self.order, self.scrambled, self.origin, self.packed
 
     def parts(self) -> Iterator[tuple[Array, slice]]:
         """Yield each block with the range of its rows in the pool."""
@@ -203,6 +216,12 @@ class Pool:
             rows = self.rows(np.arange(start, min(start + NORMS, self.n_rows))) - self.origin
             norms[start : start + len(rows)] = np.einsum("nd,nd->n", rows, rows)
         return norms
+
+
+def effective_size(weight: Array) -> float:
+    """Number of rows of equal weight with the same relative variance, (sum w)^2 / sum w^2 (Kish, Survey Sampling)."""
+    weight = weight.astype(np.float64)
+    return float(weight.sum() ** 2 / np.square(weight).sum())
 
 
 def unit_mean(weight: Array) -> Array:

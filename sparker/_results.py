@@ -51,12 +51,6 @@ def negative_binomial_interval(stopping: int, n_toys: int, level: float = 0.95) 
     return float(low), float(high)
 
 
-def effective_size(weight: Array) -> float:
-    """Number of rows of equal weight with the same relative variance, (sum w)^2 / sum w^2 (Kish, Survey Sampling)."""
-    weight = weight.astype(np.float64)
-    return float(weight.sum() ** 2 / np.square(weight).sum())
-
-
 @dataclass(frozen=True, slots=True)
 class TwoSampleResult:
     """Result of a two-sample test.

@@ -14,7 +14,7 @@ the largest score of each class is an entry with a p-value of its own.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -123,7 +123,29 @@ def _nearest(rows: Array, norms: Array, chosen: Array) -> Array:
 
 
 def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array) -> list[Scores]:
-    """Scores of every candidate at every width, for every toy.
+    """Scores of every candidate at every width, for every toy."""
+    return standardise(score_sums(pool, toys, candidates, widths), [toy.unit for toy in toys])
+
+
+class ScoreSums(NamedTuple):
+    """Sums over the rows of a pool; those of several pools add up.
+
+    Attributes
+    ----------
+    score, spread, reached : ndarray of shape (n_widths, n_candidates, n_toys)
+        U, V, and sum_x v_x k(x); the last two with one column where it is that of all toys.
+    size : ndarray of shape (n_toys,)
+        Sum of |c - w|.
+    """
+
+    score: Array
+    spread: Array
+    reached: Array
+    size: Array
+
+
+def score_sums(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array) -> ScoreSums:
+    """Sums from which the scores are made.
 
     The kernel matrix of candidates and rows is the same for all toys on a pool: each block is computed once and
     multiplied by the weights of all of them. Candidates come in lexicographic order, and rows where they have few
@@ -151,15 +173,20 @@ def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array
             score[m, near] += kernels @ block_difference
             reached[m, near] += kernels @ block_variance
             spread[m, near] += np.square(kernels, out=kernels) @ block_variance
-    unit = np.array([toy.unit for toy in toys])
+    size_of_toys = np.asarray(np.sum(np.abs(difference), axis=0, dtype=np.float64))
+    return ScoreSums(score, spread, reached, size_of_toys)
+
+
+def standardise(sums: ScoreSums, units: Sequence[float]) -> list[Scores]:
+    """Scores of toys whose reference rows weigh `units`."""
+    unit = np.array(units)
     # A data row is a step of 1 in U, a reference row one of u: the larger step belongs to the smaller sample.
     step = np.maximum(1.0, unit)
-    standardised = score / np.sqrt(spread + PSEUDO * step**2)
+    standardised = sums.score / np.sqrt(sums.spread + PSEUDO * step**2)
     # What is left of U where both samples are alike is rounding, and must not be ranked.
-    floor = ROUNDING * np.sum(np.abs(difference), axis=0, dtype=np.float64)
-    values = np.where(np.abs(score) > floor, standardised, 0.0)
-    rows = reached / ((1 + unit) * step)
-    return [Scores(values[:, :, k], rows[:, :, k]) for k in range(len(toys))]
+    values = np.where(np.abs(sums.score) > ROUNDING * sums.size, standardised, 0.0)
+    rows = sums.reached / ((1 + unit) * step)
+    return [Scores(values[:, :, k], rows[:, :, k]) for k in range(len(unit))]
 
 
 def scores_at(pool: Pool, toys: Sequence[Weights], centers: Array, width: float) -> list[Scores]:

@@ -162,9 +162,7 @@ class SparKerStatistic:
         n_jobs: int | None = 1,
     ) -> list[Path]:
         """Fit the kernels of each toy along the widths of the plan; the scores choose their start."""
-        packed, order = pool.packed
-        weights, backend = stack(toys, order), Backend(self.backend, n_jobs)
-        objective = Objective(packed, weights, self.competition, self.alpha, backend, self.loss, self.entropy)
+        objective = self._objective(pool, toys, n_jobs)
         n_toys, n_widths = len(toys), self.n_widths
         with one_blas_thread():
             if self.start == "score":  # every width of every toy is a problem of its own
@@ -178,6 +176,11 @@ class SparKerStatistic:
                 owners, schedule = np.arange(n_toys), np.tile(plan.schedule, (n_toys, 1, 1))
             paths = self._solver().solve(objective, owners, centers, schedule)
         return [_path_of_toy(paths, owners == k) for k in range(n_toys)]
+
+    def _objective(self, pool: Pool, toys: Sequence[Weights], n_jobs: int | None) -> Objective:
+        packed, order = pool.packed
+        weights, backend = stack(toys, order), Backend(self.backend, n_jobs)
+        return Objective(packed, weights, self.competition, self.alpha, backend, self.loss, self.entropy)
 
     def share(self, pool: Pool, toys: Sequence[Weights], plan: Plan) -> Sequence[Shared]:
         """Scores and companions of each toy."""
@@ -209,8 +212,7 @@ class SparKerStatistic:
     def entries(self, path: Path, shared: Shared, weights: Weights) -> Array:
         """T at each recorded width, then the largest squared scores of a single kernel there, then the companions."""
         # Where both samples are alike what is left of L is rounding, and must not be ranked.
-        count = np.sum(np.abs(weights.reference), dtype=np.float64) + np.sum(weights.data, dtype=np.float64)
-        t = np.where(path.losses < -ROUNDING * count, -2.0 * path.losses, 0.0)
+        t = np.where(path.losses < -ROUNDING * weights.size, -2.0 * path.losses, 0.0)
         largest = np.empty(0) if shared.scores is None else shared.scores.largest().T.ravel()
         return np.concatenate([t, largest, shared.companions])
 

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from sparker import _calibration, _starts, _toys, _where
+from sparker import _calibration, _starts, _where
 from sparker._backends import BACKENDS, Backend
 from sparker._base import Fitted, TwoSampleTest
 from sparker._kernels import LOSSES
@@ -449,7 +449,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     def _local_p_values(self, centers: Array, width: float) -> Array:
         fitted = self._fitted
         self._refuse_changed()
-        toys = _toys.make_toys(fitted.observed, fitted.calibration)
+        toys = self._make_toys()
         null = _where.scores_of_toys(toys, self.seed_, fitted.n_toys, centers, width)
         (observed,) = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, width)
         return _where.counted(null**2, observed.values[0] ** 2)

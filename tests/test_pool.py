@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from sparker._pool import Pool, Weights
+from sparker._pool import Pool, Weights, effective_size
 from sparker._toys import pair_weights
 
 ONE = np.nextafter(1, 0)
@@ -149,3 +149,8 @@ class TestPacked:
         packed, order = pool.packed
         assert packed is pool
         assert_array_equal(order, np.arange(70_000))
+
+
+def test_effective_size_is_that_of_kish():
+    assert_allclose(effective_size(np.full(7, 0.3)), 7, rtol=1e-12)
+    assert_allclose(effective_size(np.array([2.0, 1.0, -1.0, 0.0])), 4 / 6, rtol=1e-12)

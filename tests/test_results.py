@@ -12,7 +12,6 @@ from sparker._results import (
     TwoSampleResult,
     clopper_pearson,
     counted_p_value,
-    effective_size,
     negative_binomial_interval,
     z_score,
 )
@@ -165,11 +164,6 @@ def test_text_names_the_mode():
 def test_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_result().pvalue = 0.5
-
-
-def test_effective_size_is_that_of_kish():
-    assert_allclose(effective_size(np.full(7, 0.3)), 7, rtol=1e-12)
-    assert_allclose(effective_size(np.array([2.0, 1.0, -1.0, 0.0])), 4 / 6, rtol=1e-12)
 
 
 def test_text_names_effective_sizes_only_where_they_differ():
