@@ -18,7 +18,7 @@ ORDER = [
     {"cli"},
     {"_io", "displays", "datasets", "presets"},
     {"__init__"},
-    {"planning", "monitoring", "systematics"},
+    {"planning", "monitoring", "systematics", "distributed"},
     {"two_sample", "peers"},
     {"_base", "_where"},
     {"_calibration", "_tail", "_results", "_samples", "_statistic"},
