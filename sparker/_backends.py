@@ -88,10 +88,10 @@ class Backend:
         parts = []
         for X, part in pool.parts():
             options: dict[str, Any] = {}
-            if module is _kernels_matmul:
-                options = {"origin": pool.origin, "norms": pool.norms[part]}
-            elif module is _kernels_numba:
+            if module is not _kernels:
                 options["n_threads"] = self._n_threads(X.size * at[0].size)
+            if module is _kernels_matmul:
+                options |= {"origin": pool.origin, "norms": pool.norms[part]}
             arguments = weights.reference, weights.data, part.start, kernels.toys, *at, competition, loss
             parts.append(module.batch_value_and_gradient(X, *arguments, **options))
         return parts[0] if len(parts) == 1 else Evaluation(*(sum(terms) for terms in zip(*parts, strict=True)))

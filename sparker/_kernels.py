@@ -21,6 +21,8 @@ whose odds are s / (1 - s) = e^f, each less its value at f = 0::
 ``X`` (float32 or float64); sums are float64.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +66,12 @@ class Evaluation(NamedTuple):
     amplitude_hessian: npt.NDArray[np.float64]
     center_gradient: npt.NDArray[np.float64]
     center_curvature: npt.NDArray[np.float64]
+
+
+@cache
+def executor(n_threads: int) -> ThreadPoolExecutor:
+    """Threads that the twins share their chunks of rows out to."""
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="sparker")
 
 
 def squared_distances(X: Array, centers: Array) -> Array:

@@ -5,13 +5,13 @@ first moved to the median, a block at a time: rows may be more than the memory h
 1e-4, not to the last digit. Callers with many passes over the same rows pass their origin and squared norms.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sparker._kernels import Evaluation, _terms
+from sparker._kernels import Evaluation, _terms, executor
 
 __all__ = [
     "Evaluation",
@@ -26,6 +26,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 BLOCK_BYTES = 1 << 22  # a block of rows stays in the third-level cache between its two products
+CHUNK = 4  # blocks to a partial sum
 ROOM = 128  # numbers beside the features of a row, for kernels and their derivatives
 
 
@@ -129,23 +130,32 @@ def batch_value_and_gradient(
     loss: str = "np",
     origin: Array | None = None,
     norms: Array | None = None,
+    n_threads: int = 1,
 ) -> Evaluation:
     """See `sparker._kernels.batch_value_and_gradient`; `norms` are the squared distances of the rows from `origin`.
 
     The last bits of a product depend on its shape: the problems of a toy, which come one after the other, share one,
-    those of different toys do not.
+    those of different toys do not. Chunks of blocks go to `n_threads` threads, to the same bits.
     """
     origin = _median(X) if origin is None else origin
     centers = centers - origin
+    moved = bool(origin.any())
     groups = np.split(np.arange(len(toys)), np.flatnonzero(np.diff(toys)) + 1)
-    sums = [_Sums(amplitudes[group], centers[group], widths[group], competition, loss) for group in groups]
-    for block in _blocks(X):
-        rows, part = X[block] - origin, slice(offset + block.start, offset + block.stop)
-        of_rows = _norms(rows) if norms is None else norms[block]
-        for group, of_group in zip(groups, sums, strict=True):
-            toy = toys[group[0]]
-            of_group.add(rows, of_rows, reference_weights[toy, part], data_weights[toy, part])
-    return Evaluation(*(np.concatenate(parts) for parts in zip(*(of_group.found() for of_group in sums), strict=True)))
+
+    def add(chunk: Sequence[slice]) -> Evaluation:
+        sums = [_Sums(amplitudes[group], centers[group], widths[group], competition, loss) for group in groups]
+        for block in chunk:
+            rows, part = X[block] - origin if moved else X[block], slice(offset + block.start, offset + block.stop)
+            of_rows = _norms(rows) if norms is None else norms[block]
+            for group, of_group in zip(groups, sums, strict=True):
+                toy = toys[group[0]]
+                of_group.add(rows, of_rows, reference_weights[toy, part], data_weights[toy, part])
+        return Evaluation(*(np.concatenate(parts) for parts in zip(*(of.found() for of in sums), strict=True)))
+
+    blocks = list(_blocks(X))
+    chunks = [blocks[k : k + CHUNK] for k in range(0, len(blocks), CHUNK)]
+    found = map(add, chunks) if n_threads == 1 else executor(n_threads).map(add, chunks)
+    return Evaluation(*(sum(parts[1:], start=parts[0]) for parts in zip(*found, strict=True)))
 
 
 class _Sums:

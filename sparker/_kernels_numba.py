@@ -8,8 +8,6 @@ sums, added in order: the result does not depend on the number of threads.
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +17,7 @@ import numpy.typing as npt
 from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
-from sparker._kernels import LOSSES, Evaluation
+from sparker._kernels import LOSSES, Evaluation, executor
 
 __all__ = [
     "Evaluation",
@@ -378,11 +376,6 @@ def _sum_chunks(
                 _add_gradients(rows, distances, phi, gate, competition, amplitudes[p], centers[p], work, sums, n)
 
 
-@cache
-def _executor(n_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="sparker")
-
-
 @_compile
 def _forward(X: Array, centers: Array, scale: float, competition: bool) -> Array:
     """phi, gate and squared distances of every row, shape (3, n, M)."""
@@ -516,7 +509,7 @@ def batch_value_and_gradient(
         # Python threads around one compiled function that lets go of the lock: a second version compiled with
         # parallel=True would round differently, and aborts the process when two threads enter it.
         edges = [n_chunks * k // n_threads for k in range(n_threads + 1)]
-        for done in [_executor(n_threads).submit(add, *ends) for ends in pairwise(edges)]:
+        for done in [executor(n_threads).submit(add, *ends) for ends in pairwise(edges)]:
             done.result()
     sums = np.zeros(partial.shape[1:])
     for chunk in partial:  # one by one: their order must not depend on how NumPy sums

@@ -176,9 +176,15 @@ class Pool:
 
     @cached_property
     def origin(self) -> Array:
-        """Median of up to 1024 rows, evenly spaced in lexicographic weight: where matrix products are centred."""
+        """Where matrix products are centred: the median of up to 1024 rows, evenly spaced in lexicographic weight.
+
+        It is 0 where the rows lie about 0 already, nearer than they are to each other: then nothing has to be moved.
+        """
         n = min(self.n_rows, 1024)
-        return np.median(self.rows(self.draw((np.arange(n) + 0.5) / n)), axis=0).astype(self.dtype)
+        rows = self.rows(self.draw((np.arange(n) + 0.5) / n))
+        median = np.median(rows, axis=0).astype(self.dtype)
+        spread = np.mean(np.sum((rows - median).astype(np.float64) ** 2, axis=1))
+        return median if np.sum(median.astype(np.float64) ** 2) > spread else np.zeros_like(median)
 
     @cached_property
     def packed(self) -> "tuple[Pool, Array]":

@@ -321,6 +321,22 @@ class TestBatch:
                 assert_allclose(got[p], expected, rtol=1e-9, atol=1e-9)
 
 
+class TestThreadsOfProducts:
+    @pytest.mark.parametrize("n_threads", [2, 3])
+    def test_the_same_bits(self, draw_problem, rng, monkeypatch, n_threads):
+        monkeypatch.setattr(_kernels_matmul, "BLOCK_BYTES", 1 << 16)  # 64 rows to a block
+        problem = draw_problem(n=1000, d=60)
+        toys, widths = np.array([0, 0, 1]), np.array([9.0, 4.0, 9.0])
+        weights = rng.random((2, 2, 1000))
+        at = rng.normal(size=(3, 4)), rng.normal(size=(3, 4, 60)), widths, True
+        serial, threaded = (
+            _kernels_matmul.batch_value_and_gradient(problem.X, *weights, 0, toys, *at, n_threads=n)
+            for n in (1, n_threads)
+        )
+        for one, other in zip(serial, threaded, strict=True):
+            assert_array_equal(one, other)
+
+
 class TestReach:
     """Blocks of rows that no kernel reaches are left out, which no sum may show."""
 

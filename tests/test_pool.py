@@ -127,6 +127,15 @@ def test_negative_weights_draw_by_their_size(X, rng):
     assert_array_equal(signed.signed_weight, weight)
 
 
+class TestOrigin:
+    def test_is_the_median_of_rows_far_from_0(self, rng):
+        rows = rng.normal(size=(101, 3)) + 50
+        assert_array_equal(Pool([rows]).origin, np.median(rows, axis=0))
+
+    def test_is_0_where_rows_lie_about_0(self, rng):
+        assert_array_equal(Pool([rng.normal(size=(101, 3)) + 0.5]).origin, np.zeros(3))
+
+
 class TestPacked:
     @pytest.mark.parametrize("d", [1, 2, 3, 5])
     def test_is_the_same_rows_in_one_block(self, rng, d):
