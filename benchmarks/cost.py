@@ -3,14 +3,17 @@
 Run on an idle machine: python benchmarks/cost.py [--repeats 7]. Every figure comes from fresh processes, after a
 warm-up that compiles; medians over the repeats. Writes benchmarks/tables/cost.csv. Memory is the peak of the anonymous
 resident memory (RssAnon, Linux) during a fit, over that after import and a warm-up fit, in MB beside the pool's size.
+The memory map is a file of 4 GB in the folder for temporary files.
 """
 
 import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ CASES = {
     "first fit of a process, warm cache": "first_fit",
     "memory of a fit, N_R 200 000, N_D 2000, d 1": "memory_small",
     "memory of a fit, N_R 200 000, N_D 2000, d 100": "memory_large",
+    "memory of a fit, memory map of 4 GB, d 256": "memory_map",
 }
 
 
@@ -78,14 +82,14 @@ def anonymous_mb() -> float:
     raise RuntimeError("no RssAnon in /proc/self/status")
 
 
-def memory(n_features: int) -> tuple[float, float]:
+def memory(n_features: int, make: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None) -> tuple[float, float]:
     """Peak over the level after a warm-up fit, and the size of the pool, in MB; the pool is made before the fit."""
     from sparker import SparKerTest
 
     reference, data = samples(1000, 200, n_features)
     SparKerTest(random_state=0).fit(reference, data)
     before = anonymous_mb()
-    reference, data = samples(200_000, 2000, n_features)
+    reference, data = samples(200_000, 2000, n_features) if make is None else make()
     peak, done = [anonymous_mb()], threading.Event()
 
     def watch() -> None:
@@ -106,6 +110,23 @@ def memory_small() -> tuple[float, float]:
 
 def memory_large() -> tuple[float, float]:
     return memory(100)
+
+
+def memory_map() -> tuple[float, float]:
+    """A reference of 4 million rows in a file; the file is deleted afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reference.npy"
+
+        def make() -> tuple[np.ndarray, np.ndarray]:
+            rng = np.random.default_rng(0)
+            shape = 4_000_000, 256
+            rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            for start in range(0, len(rows), 100_000):
+                rows[start : start + 100_000] = rng.standard_normal((100_000, 256), dtype=np.float32)
+            rows.flush()
+            return np.load(path, mmap_mode="r"), rng.standard_normal((2000, 256), dtype=np.float32)
+
+        return memory(256, make)
 
 
 def main() -> None:
