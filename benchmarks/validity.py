@@ -13,6 +13,7 @@ import argparse
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 from common import TABLES, Table
@@ -66,32 +67,36 @@ def design() -> Iterator[Cell]:
     yield from sorted(unique, key=lambda cell: cell.n_data * (1 + cell.ratio) * (1 + cell.n_toys))
 
 
-def draw(cell: Cell, n: int, rng: np.random.Generator) -> np.ndarray:
+def draw_rows(cell: Cell, n: int, rng: np.random.Generator) -> np.ndarray:
     """Rows of the null."""
     rows = rng.normal(size=(n, cell.n_features))
     if cell.kind == "heavy-tailed":
         return rng.standard_t(1.5, size=rows.shape)
     if cell.kind == "ties":
         return np.round(rows)
-    if cell.kind == "duplicates":  # each row is there twice, on average
-        return rows[rng.integers(max(1, n // 2), size=n)]
     if cell.kind == "correlated":
         return 0.95 * rows[:, :1] + np.sqrt(1 - 0.95**2) * rows
     return 3 + 10 * rows if cell.kind == "scaler" else rows
+
+
+def draw_pair(cell: Cell, rng: np.random.Generator, poisson: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Reference and data of the null, the number of data perhaps Poisson."""
+    n_reference = cell.n_data * cell.ratio
+    reference = draw_rows(cell, n_reference, rng)
+    n_data = max(1, rng.poisson(cell.n_data)) if poisson else cell.n_data
+    data = draw_rows(cell, n_data, rng)
+    if cell.kind == "duplicates":  # both samples from one list of half as many rows
+        rows = np.concatenate([reference, data])[rng.integers((n_reference + n_data) // 2, size=n_reference + n_data)]
+        return rows[:n_reference], rows[n_reference:]
+    return reference, data
 
 
 def p_values(cell: Cell, seed: int) -> tuple[float, float, float]:
     """Of one null pair: of the test, the smallest corrected one of its kernels, and that of a test that stops early."""
     rng = np.random.default_rng([seed, *repr(cell).encode()])
     expected = cell.n_data if cell.mode.endswith("counts") else None
-    n_reference = cell.n_data * cell.ratio
-    reference = draw(cell, n_reference, rng)
-    data = draw(cell, max(1, rng.poisson(cell.n_data)) if expected else cell.n_data, rng)
-
-    def draw_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return draw(cell, n_reference, rng), draw(cell, cell.n_data, rng)
-
-    calibration = draw_pair if cell.mode == "callable" else cell.mode.split(",")[0]
+    reference, data = draw_pair(cell, rng, poisson=expected is not None)
+    calibration = partial(draw_pair, cell) if cell.mode == "callable" else cell.mode.split(",")[0]
     test = SparKerTest(calibration=calibration, expected_count=expected, n_toys=cell.n_toys, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the bootstrap says that it is blunt, a fit that it did not converge

@@ -25,7 +25,7 @@ from sparker._results import (
     negative_binomial_interval,
     z_score,
 )
-from sparker._samples import FLOATS, Samples, read_samples
+from sparker._samples import FLOATS, Samples, read_samples, warn_if_copied
 from sparker._version import __version__
 
 Array = npt.NDArray[Any]
@@ -131,7 +131,9 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         of_bank = bank is not None and self.random_state is None
         self.seed_ = int(bank.seeds[0]) if of_bank else _draw_seed(self.random_state)
         rng = _calibration.generator(self.seed_, _calibration.POOL_STREAM)
-        observed = _toys.observe(samples.pool(), len(samples.reference), self.calibration, self.expected_count, rng)
+        pool = samples.pool()
+        warn_if_copied(pool, len(samples.reference))
+        observed = _toys.observe(pool, len(samples.reference), self.calibration, self.expected_count, rng)
         statistic = self._make_statistic()
         self._fitted = Fitted(
             statistic,

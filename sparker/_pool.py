@@ -137,11 +137,15 @@ class Pool:
         lexicographic order toy i of a seed would take the same quantiles of every sample, and all samples that are
         tested with one seed would share the luck of its toys.
         """
+        return np.argsort(self.keys(), kind="stable")
+
+    def keys(self) -> npt.NDArray[np.uint64]:
+        """A hash of the values in each row: equal for equal rows."""
         key = np.zeros(self.n_rows, dtype=np.uint64)
         for j in range(self.n_features):
             column = self._column(j).astype(np.float64) + 0.0  # -0.0 is 0.0
             key = _mix(key ^ column.view(np.uint64))
-        return np.argsort(key, kind="stable")
+        return key
 
     def fingerprint(self) -> str:
         """Digest of rows and weights, in lexicographic order: the same however rows came, and whichever are data."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import gammaln
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -17,6 +18,7 @@ from sparker._pool import Pool, unit_mean
 Array = npt.NDArray[Any]
 
 FLOATS = (np.float64, np.float32)
+COPIES = 5_000_000  # most entries of a pool whose rows are compared with each other
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,36 @@ def _check_names(estimator: Any, second: Any) -> None:
     columns = getattr(second, "columns", None)
     if names is not None and columns is not None and list(names) != list(columns):
         raise ValueError(f"data has the columns {list(columns)}, but the reference has {list(names)}: pass them alike.")
+
+
+def warn_if_copied(pool: Pool, n_reference: int) -> None:
+    """Warn where rows are repeated within a sample, but hardly ever between the samples.
+
+    Independent rows of one law repeat between the samples as often as chance has it, for each repeated row with
+    probability 1 - (C(N_R, m) + C(N_D, m)) / C(N, m) at m copies. Rows that one sample repeats by itself are not
+    independent, and no relabelling of the pool looks like them. The bound is that of Chernoff, below 1e-4.
+    """
+    if pool.n_rows * pool.n_features > COPIES:
+        return
+    _, place, copies = np.unique(pool.keys(), return_inverse=True, return_counts=True)
+    in_data = np.bincount(place, np.arange(pool.n_rows) >= n_reference, len(copies))
+    repeated = copies > 1
+    m, n, n_data = copies[repeated], pool.n_rows, pool.n_rows - n_reference
+    alone = sum(np.exp(_log_binomial(k, m) - _log_binomial(n, m)) for k in (n_reference, n_data))
+    expected, mixed = float(np.sum(1 - alone)), int(np.sum((in_data[repeated] > 0) & (in_data[repeated] < m)))
+    if expected - mixed + (mixed * np.log(mixed / expected) if mixed else 0.0) > -np.log(1e-4) and mixed < expected:
+        warnings.warn(
+            f"{repeated.sum()} rows are there more than once, {mixed} of them in both samples, where {expected:.0f} "
+            "would be if rows were independent: rows that one sample repeats make p too small. Drop the copies.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _log_binomial(n: int, m: Array) -> Array:
+    """Log of n over m; -inf where m > n."""
+    inside = np.minimum(m, n)
+    return np.where(m <= n, gammaln(n + 1) - gammaln(inside + 1) - gammaln(n - inside + 1), -np.inf)
 
 
 def _warn_if_disjoint(X: Array, data: Array) -> None:

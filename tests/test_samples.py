@@ -10,7 +10,8 @@ from numpy.testing import assert_array_equal
 from sklearn.exceptions import DataConversionWarning
 
 from sparker import SparKerTest
-from sparker._samples import read_samples
+from sparker._pool import Pool
+from sparker._samples import read_samples, warn_if_copied
 
 
 def read(X, y=None, *, data=None, sample_weight=None, test=None):
@@ -264,3 +265,34 @@ def test_fingerprint_knows_rows_and_weights(samples):
     weight[5] += 1e-9
     others = [read(samples[0], changed), read(*samples, sample_weight=weight), read(samples[0][::-1], samples[1])]
     assert len({want, *(other.fingerprint() for other in others)}) == 4
+
+
+class TestCopies:
+    def test_rows_that_a_sample_repeats_by_itself_are_warned_of(self, rng, quick):
+        reference, data = (rng.normal(size=(n, 2))[rng.integers(n // 2, size=n)] for n in (150, 30))
+        with pytest.warns(
+            UserWarning, match=r"rows are there more than once, 0 of them in both samples, where \d+ would"
+        ):
+            SparKerTest(**quick).fit(reference, data)
+
+    @pytest.mark.parametrize("kind", ["common", "ties", "none", "few"])
+    def test_others_are_not(self, rng, quick, kind):
+        rows = rng.normal(size=(180, 2))
+        if kind == "common":  # both samples from one list
+            rows = rows[rng.integers(90, size=180)]
+        elif kind == "ties":
+            rows = np.round(rows)
+        elif kind == "few":
+            rows[1:4] = rows[0]
+        SparKerTest(**quick).fit(rows[:150], rows[150:])  # a warning is an error
+
+    def test_chance_is_that_of_random_labels(self, rng):
+        rows = rng.normal(size=(90, 1))[rng.integers(90, size=120)]
+        n_warnings = 0
+        for _ in range(300):
+            pool = Pool([rows[rng.permutation(120)]])
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                warn_if_copied(pool, 60)
+            n_warnings += len(caught)
+        assert n_warnings == 0
