@@ -121,6 +121,7 @@ class TestForms:
 class TestWeightsAndOrder:
     """Whole fits know neither the order of rows nor the difference between weight 2 and two rows."""
 
+    @pytest.mark.filterwarnings("ignore:.*rows are there more than once")
     @BOTH_STARTS
     def test_integer_reference_weights_are_repeated_rows(self, make, samples, rng, start):
         reference, data = samples
@@ -128,6 +129,7 @@ class TestWeightsAndOrder:
         weighted = make(start=start).fit(reference, data, sample_weight=copies)
         assert_same_fit(weighted, make(start=start).fit(np.repeat(reference, copies, axis=0), data), rtol=1e-6)
 
+    @pytest.mark.filterwarnings("ignore:.*rows are there more than once")
     @BOTH_STARTS
     def test_integer_weights_of_pooled_rows_are_repeated_rows(self, make, pooled, rng, start):
         X, y = pooled
