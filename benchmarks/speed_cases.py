@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparker._backends import Backend, Kernels, StackedWeights, one_blas_thread
+from sparker._backends import Backend, Kernels, StackedWeights
 from sparker._pool import Pool
 
 
@@ -53,8 +53,7 @@ def make_pass(case: Case, n_toys: int = 1, n_threads: int = 1) -> Callable[[], A
     backend = Backend("auto", n_threads)
 
     def run() -> Any:
-        with one_blas_thread():
-            return backend.value_and_gradient(pool, weights, kernels, True, "np")
+        return backend.value_and_gradient(pool, weights, kernels, True, "np")
 
     run()  # compiles, and computes what is computed once
     return run

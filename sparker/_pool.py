@@ -122,9 +122,12 @@ class Pool:
         """Row indices in lexicographic order: the order in which rows came must not change what is drawn."""
         first = self._column(0)
         order = np.argsort(first, kind="stable")
-        if np.all(first[order[1:]] > first[order[:-1]]):
-            return order
-        return np.lexsort([self._column(j) for j in reversed(range(self.n_features))])
+        # Other columns matter only among the rows that tie in the first one, of which there are few or none as a rule.
+        tie = np.append(False, first[order[1:]] == first[order[:-1]])
+        tied = np.flatnonzero(tie | np.append(tie[1:], False))
+        rows = order[tied]
+        order[tied] = rows[np.lexsort(self.rows(rows).T[::-1])]
+        return order
 
     def _column(self, j: int) -> Array:
         return np.concatenate([block[:, j] for block in self.blocks])

@@ -127,6 +127,15 @@ def test_negative_weights_draw_by_their_size(X, rng):
     assert_array_equal(signed.signed_weight, weight)
 
 
+class TestOrder:
+    @pytest.mark.parametrize("decimals", [0, 1, 8])
+    @pytest.mark.parametrize("d", [1, 3])
+    def test_is_lexicographic_whatever_ties(self, rng, decimals, d):
+        rows = np.round(rng.normal(size=(200, d)), decimals)
+        order = Pool([rows[:80], rows[80:]]).order
+        assert_array_equal(order, np.lexsort(rows.T[::-1]))
+
+
 class TestOrigin:
     def test_is_the_median_of_rows_far_from_0(self, rng):
         rows = rng.normal(size=(101, 3)) + 50
