@@ -1,6 +1,7 @@
 """Passes and fits beside those of a plain PyTorch implementation of the same formula.
 
-Run on an idle machine: pip install torch, then python benchmarks/side_by_side.py [--repeats 5] [--threads 2]. The peer
+Run on an idle machine: pip install torch, then OPENBLAS_NUM_THREADS=1 python benchmarks/side_by_side.py [--repeats 5]
+[--threads 2]; our passes share blocks out to threads, whose products must be serial, as they are in a fit. The peer
 is what a reader of the paper would write: float32, ``torch.cdist``, softmax gate, autograd; a fit of the paper is a
 thousand such passes with Adam. Ours are float32, too. All take turns in one run; shortest times. ``ten_toys`` is a pass
 for ten toys at once, per toy; ``fit`` is a whole default fit with that many kernels, beside 1000 passes of the peer
