@@ -203,7 +203,9 @@ class Pool:
         everyone = np.arange(self.n_rows)
         if self.n_features > PACKED_FEATURES and self.n_rows * self.n_features > PACKED_SIZE:
             return self, everyone
-        order = self._morton() if self.n_features <= PACKED_FEATURES else everyone
+        order = everyone
+        if self.n_features <= PACKED_FEATURES:
+            order = self.order if self.n_features == 1 else self._morton()
         packed = Pool([self.rows(order)], self.signed_weight[order])
         packed.origin = self.origin
         return packed, order
@@ -213,8 +215,6 @@ class Pool:
         key = np.zeros(self.n_rows, dtype=np.int64)
         for j in range(self.n_features):
             column = self._column(j)
-            if self.n_features == 1:
-                return np.argsort(column, kind="stable")
             edges = np.quantile(column, np.linspace(0, 1, 2**MORTON_BITS + 1)[1:-1])
             place = np.searchsorted(edges, column, side="right")
             for bit in range(MORTON_BITS):

@@ -105,14 +105,14 @@ def _follow(
         going = np.flatnonzero(state.finite)
         constant = np.array_equal(schedule[:, j, 0], schedule[:, j, -1])
         for k in range(schedule.shape[2]):
+            if not len(going):
+                break
             state = _widen(objective, state, going, schedule[:, j, k])
             before = state.at.value
             state = step(state, going)
             curve[going, j, k] = state.at.value[going]
             if constant:
                 going = going[before[going] - state.at.value[going] >= tol]
-            if not len(going):
-                break
         state, done = finish(state, np.flatnonzero(state.finite))
         losses = state.at.loss if objective.loss == "np" else objective.neyman_pearson(state.kernels)
         recorded.append((state.kernels.widths, losses, state.kernels.amplitudes, state.kernels.centers))

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import _fit_context
-from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from sparker import _calibration, _companions, _starts, _toys
@@ -162,7 +162,7 @@ class _PartitionedBackend:
         if pool.data is not None:
             backend = Backend(self.name)
             terms.append(backend.value_and_gradient(pool.data, of_data, kernels, competition, loss))
-        return Evaluation(*(sum(parts[1:], start=parts[0]) for parts in zip(*terms, strict=True)))
+        return Evaluation(*(_add(parts) for parts in zip(*terms, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class PartitionedTest(SparKerTest):
 
     See Also
     --------
-    sparker.SparKerTest : For a reference on one machine, which may be a memory map.
+    sparker.SparKerTest : For a reference on one machine.
 
     Examples
     --------
@@ -257,6 +257,8 @@ class PartitionedTest(SparKerTest):
         second = self._refuse(X, y, data, sample_weight)
         self._forget()
         second = validate_data(self, second, dtype=FLOATS, order="C")
+        if second.shape[1] != X.shape[1]:
+            raise ValueError(f"data has {second.shape[1]} features, but X has {X.shape[1]}: they must agree.")
         dtype = np.result_type(X.dtype, second.dtype) if X.dtype in FLOATS else np.dtype(np.float64)
         second = second.astype(dtype, copy=False)
         self.classes_ = np.array([0, 1])
@@ -294,12 +296,9 @@ class PartitionedTest(SparKerTest):
         self.statistics_ = self._observe(self._fitted)
         return self
 
-    @staticmethod
-    def _make(statistic: SparKerStatistic) -> _PartitionedStatistic:
-        return _PartitionedStatistic(**{name: getattr(statistic, name) for name in statistic.__dataclass_fields__})
-
     def _make_statistic(self) -> SparKerStatistic:
-        return self._make(super()._make_statistic())
+        statistic = super()._make_statistic()
+        return _PartitionedStatistic(**{name: getattr(statistic, name) for name in statistic.__dataclass_fields__})
 
     def _refuse(self, X: Any, y: Any, data: Any, sample_weight: Any) -> Any:
         """What is not supported; returns the data."""
@@ -312,10 +311,7 @@ class PartitionedTest(SparKerTest):
         for name, needed in (("calibration", "split"), ("start", "score")):
             if getattr(self, name) != needed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: PartitionedTest needs {name}={needed!r}.")
-        second = check_array(data if data is not None else y, dtype=FLOATS, order="C", input_name="data")
-        if second.shape[1] != X.shape[1]:
-            raise ValueError(f"data has {second.shape[1]} features, but X has {X.shape[1]}: they must agree.")
-        return second
+        return data if data is not None else y
 
     def _make_toys(self) -> Any:
         pool: Any = self._fitted.observed.pool
@@ -429,7 +425,4 @@ def _of_data(pool: Pool, of_pair: _Rows) -> Weights:
 
 def _add(parts: Sequence[Array]) -> Array:
     """Sum in the order of the partitions; a part with one column stands for all."""
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+    return reduce(np.add, parts)

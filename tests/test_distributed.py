@@ -103,7 +103,7 @@ class TestEstimator:
         assert f[0] > 1 > abs(f[1])
         assert_allclose(test.transform(rows[2]).sum(axis=1), test.score_samples(rows[2]), rtol=1e-12)
 
-    def test_p_is_that_of_the_split_mode_in_memory_within_its_resolution(self, rows, rng):
+    def test_toys_are_on_average_like_those_in_memory(self, rows, rng):
         reference, data = rows[1], rng.normal(size=(150, 2))
         there = PartitionedTest(**QUICK, n_toys=99).fit(rows[0], data=data)
         here = SparKerTest(**QUICK, n_toys=99).fit(reference, data=data)

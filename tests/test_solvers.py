@@ -287,6 +287,16 @@ class TestLockstep:
         assert_array_equal(got.losses[:3], want.losses[:3])
         assert_array_equal(got.centers[:3], want.centers[:3])
 
+    @pytest.mark.parametrize("backend", ["numba", "matmul", "numpy"])
+    @pytest.mark.parametrize("solver", [NewtonSolver(5.0), AdamSolver(5.0, 0.05), AlternatingSolver(5.0, 0.05)])
+    def test_if_none_is_finite_all_losses_say_so(self, batch, backend, solver):
+        objective, toys, centers, widths = batch
+        weights = StackedWeights(np.full_like(objective.weights.reference, np.inf), objective.weights.data)
+        objective = replace(objective, weights=weights, backend=Backend(backend))
+        with np.errstate(all="ignore"):
+            found = solver.solve(objective, toys, centers, np.tile(widths[:, None, None], (1, 2, 4)))
+        assert not np.isfinite(found.losses).any()
+
 
 class TestAdam:
     def test_follows_the_published_algorithm(self, problem, objective):
