@@ -12,13 +12,13 @@ import numpy.typing as npt
 from joblib import effective_n_jobs
 from threadpoolctl import ThreadpoolController
 
-from sparker import _kernels, _kernels_matmul, _kernels_numba
+from sparker import _kernels, _kernels_cupy, _kernels_matmul, _kernels_numba
 from sparker._kernels import Evaluation
 from sparker._pool import Pool, Weights
 
 Array = npt.NDArray[Any]
 
-BACKENDS = ("auto", "numba", "matmul", "numpy")
+BACKENDS = ("auto", "numba", "matmul", "numpy", "cupy")
 
 # Above this dimension a matrix product reads the rows faster than the fused loops.
 MATMUL_FEATURES = 48
@@ -63,8 +63,8 @@ class Backend:
 
     Parameters
     ----------
-    name : {"auto", "numba", "matmul", "numpy"}
-        "auto": "matmul" above 48 features, else "numba". "numpy" is the slow definition itself.
+    name : {"auto", "numba", "matmul", "numpy", "cupy"}
+        "auto": "matmul" above 48 features, else "numba". "numpy" is the slow definition itself, "cupy" the GPU.
     n_jobs : int or None
         Most threads inside a pass.
     """
@@ -75,7 +75,7 @@ class Backend:
 
     def _module(self, n_features: int) -> ModuleType:
         name = self.name
-        if name == "auto":
+        if name in ("auto", "cupy"):  # what a GPU does is called before this
             name = "matmul" if n_features > MATMUL_FEATURES else "numba"
         return {"numba": _kernels_numba, "matmul": _kernels_matmul, "numpy": _kernels}[name]
 
@@ -83,6 +83,8 @@ class Backend:
         self, pool: Pool, weights: StackedWeights, kernels: Kernels, competition: bool, loss: str
     ) -> Evaluation:
         """`sparker._kernels.value_and_gradient` of every problem, summed over the blocks of the pool."""
+        if self.name == "cupy":
+            return _kernels_cupy.value_and_gradient(pool, weights, kernels, competition, loss)
         module = self._module(pool.n_features)
         at = kernels.amplitudes.astype(pool.dtype), kernels.centers.astype(pool.dtype), kernels.widths
         parts = []
@@ -108,6 +110,13 @@ class Backend:
         if self.name in ("auto", "numba"):
             x = np.zeros((1, 1), dtype=dtype)
             _kernels_numba.value_and_gradient(x, x[0], x[0], x[0], x, 1.0, True)
+
+
+def choose(name: str) -> str:
+    """Backend that stands for "auto": the GPU where there is one, else the CPU, which chooses by dimension."""
+    if name == "cupy":
+        _kernels_cupy.cupy()  # or says what is missing
+    return "cupy" if name == "auto" and _kernels_cupy.is_available() else name
 
 
 @cache

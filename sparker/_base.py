@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sparker import _aggregation, _calibration, _tail, _toys
 from sparker._calibration import Statistic
+from sparker._kernels_cupy import to_host
 from sparker._null import NullDistribution, load_run, run_of
 from sparker._results import (
     TwoSampleResult,
@@ -355,7 +356,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             log of expected data over reference scaled to the expected count; 0 is nothing special.
         """
         check_is_fitted(self)
-        return self._log_density_ratio(validate_data(self, X, dtype=FLOATS, order="C", reset=False))
+        return self._log_density_ratio(validate_data(self, to_host(X), dtype=FLOATS, order="C", reset=False))
 
     def decision_function(self, X: Any) -> Array:
         """Log odds that a row is data: f(x) + log(N(D|H0) / sum of the raw reference weights).

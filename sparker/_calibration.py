@@ -14,7 +14,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
 from sparker._null import NullDistribution, load_run, plain
-from sparker._pool import BATCH, Pool, Weights
+from sparker._pool import BATCH, DEVICE_BATCH, Pool, Weights
 from sparker._toys import CallableToys, Observed, PermutationToys, Toys
 from sparker._version import __version__
 
@@ -37,7 +37,17 @@ Toy = tuple[Array, bool, str | None]  # values, convergence, and what failed
 
 
 class Statistic(Protocol):
-    """A test statistic: a vector over scales for every pair of weights on a pool."""
+    """A test statistic: a vector over scales for every pair of weights on a pool.
+
+    Attributes
+    ----------
+    on_device : bool
+        Whether a GPU does the work: one process then takes large batches.
+    """
+
+    @property
+    def on_device(self) -> bool:
+        """See the attributes."""
 
     def learn(self, pool: Pool, rng: np.random.Generator) -> Any:
         """What may be learned from the rows of a pool without labels: a plan, frozen for all toys on it."""
@@ -124,14 +134,14 @@ def simulate(
     limit = None if stopping is None else stopping[0]
     rows = _resume(path, {**(origin or {}), "seed": seed, "first": first, "stopping": limit})[:n_toys]
     end = _stopping_index(rows, 0, stopping)
-    batches = list(_batches(first + len(rows), first + n_toys))
+    batches = list(_batches(first + len(rows), first + n_toys, _batch_size(statistic)))
     if toys.pool is not None:
         toys.pool.prepare()
     work = _Work(statistic, toys, plan, seed)
     # joblib takes tasks as it goes: after the end there are no more
     tasks = (delayed(_evaluate_batch)(work, batch) for batch in batches if end is None)
     checkpoint = _Checkpoint(path)
-    for part in _progress(_run(tasks, n_jobs), batches, verbose):
+    for part in _progress(_run(tasks, 1 if statistic.on_device else n_jobs), batches, verbose):
         if end is None:
             rows += part
             end = _stopping_index(rows, len(rows) - len(part), stopping)
@@ -162,10 +172,14 @@ class _Checkpoint:
             self.next = end + (end - start) / WRITING
 
 
-def _batches(first: int, last: int) -> Iterator[range]:
-    """Ranges of toys, cut where the number is a multiple of `BATCH`: a toy is always at its place in a batch."""
+def _batch_size(statistic: Statistic) -> int:
+    return DEVICE_BATCH if statistic.on_device else BATCH
+
+
+def _batches(first: int, last: int, size: int) -> Iterator[range]:
+    """Ranges of toys, cut where the number is a multiple of `size`: a toy is always at its place in a batch."""
     while first < last:
-        stop = min(first - first % BATCH + BATCH, last)
+        stop = min(first - first % size + size, last)
         yield range(first, stop)
         first = stop
 
@@ -264,7 +278,7 @@ def _evaluate_batch(work: _Work, batch: range) -> list[Toy]:
         for k in good:
             found[k] = _or_error(_evaluate_alone, statistic, *drawn[k], rngs[k])
     elif good:
-        shared = _share(statistic, toys.pool, weights, plan, [batch.start % BATCH + k for k in good])
+        shared = _share(statistic, toys.pool, weights, plan, [batch.start % _batch_size(statistic) + k for k in good])
         for k, values in zip(good, statistic.evaluate(toys.pool, weights, plan, some, shared), strict=True):
             found[k] = values
     return [_outcome(values, i, seed) for i, values in zip(batch, found, strict=True)]
@@ -275,7 +289,7 @@ def _share(statistic: Statistic, pool: Pool, weights: Sequence[Weights], plan: A
 
     A product's last bits depend on its shape and the place in it: a batch is always whole, a toy at its place.
     """
-    whole = [weights[0]] * BATCH
+    whole = [weights[0]] * _batch_size(statistic)
     for place, toy in zip(places, weights, strict=True):
         whole[place] = toy
     shared = statistic.share(pool, whole, plan)

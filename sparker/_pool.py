@@ -18,6 +18,7 @@ Array = npt.NDArray[Any]
 # Toys that share a pass over the pool. Fixed: the last bits of a matrix product depend on its shape, so a batch must
 # depend neither on the number of toys nor on that of jobs.
 BATCH = 16
+DEVICE_BATCH = 256  # on a GPU
 
 NORMS = 1024  # rows at a time in `Pool.norms`
 PACKED_FEATURES, PACKED_SIZE = 3, 1 << 18  # most features, or entries, of a pool of which `Pool.packed` is a copy

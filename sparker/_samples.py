@@ -13,6 +13,7 @@ from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, validate_data
 
+from sparker._kernels_cupy import to_host
 from sparker._pool import Pool, unit_mean
 
 Array = npt.NDArray[Any]
@@ -67,6 +68,7 @@ class Samples:
 
 def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) -> Samples:
     """Validate the arguments of ``fit`` and set ``n_features_in_`` and ``feature_names_in_`` on the estimator."""
+    X, y, data, sample_weight = (to_host(array) for array in (X, y, data, sample_weight))
     if data is not None and y is not None:
         raise ValueError("fit got both y and data: pass the second sample once, as data= or as a 2-D y.")
     if data is None and y is None:

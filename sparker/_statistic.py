@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from sparker import _companions, _schedule, _starts
 from sparker._backends import Backend, one_blas_thread, stack
+from sparker._device import CudaNewtonSolver, device_scores
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
 from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, Paths, Solver
@@ -137,6 +138,11 @@ class SparKerStatistic:
     learning_rate: float
     backend: str
 
+    @property
+    def on_device(self) -> bool:
+        """See `sparker._calibration.Statistic`."""
+        return self.backend == "cupy"
+
     def learn(self, pool: Pool, rng: np.random.Generator) -> Plan:
         """Width range, candidates and moments from the rows of a pool, labels unseen."""
         first, last = _schedule.width_range(pool, rng, self.width_init, self.width_final)
@@ -188,7 +194,8 @@ class SparKerStatistic:
         companions = np.empty((len(toys), 0))
         with one_blas_thread():
             if self.start == "score":
-                scores = _starts.scores(pool, toys, plan.candidates, plan.schedule[:, -1])
+                find = device_scores if self.on_device else _starts.scores
+                scores = find(pool, toys, plan.candidates, plan.schedule[:, -1])
             if plan.moments is not None:
                 companions = _companions.companions(pool, toys, plan.moments)
         return [Shared(*of_toy) for of_toy in zip(scores, companions, strict=True)]
@@ -234,4 +241,4 @@ class SparKerStatistic:
             return AdamSolver(self.max_amplitude, self.learning_rate)
         if self.solver == "alternating":
             return AlternatingSolver(self.max_amplitude, self.learning_rate)
-        return NewtonSolver(self.max_amplitude, self.tol)
+        return (CudaNewtonSolver if self.on_device else NewtonSolver)(self.max_amplitude, self.tol)

@@ -14,6 +14,7 @@ from sparker import _calibration, _companions, _starts, _toys
 from sparker._backends import Backend, Kernels, StackedWeights, one_blas_thread, stack
 from sparker._base import Fitted, _draw_seed
 from sparker._kernels import Evaluation
+from sparker._kernels_cupy import to_host
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
 from sparker._samples import FLOATS
@@ -169,6 +170,8 @@ class _PartitionedBackend:
 class _PartitionedStatistic(SparKerStatistic):
     """The statistic of `SparKerTest`, each of its sums over rows taken where the rows are."""
 
+    on_device = False  # the workers may have one, but the steps are made here
+
     def learn(self, pool: Any, rng: np.random.Generator) -> Plan:
         """What is learned comes from a sample of the rows."""
         return super().learn(pool.sample(rng), rng)
@@ -256,7 +259,7 @@ class PartitionedTest(SparKerTest):
         client = _client()
         second = self._refuse(X, y, data, sample_weight)
         self._forget()
-        second = validate_data(self, second, dtype=FLOATS, order="C")
+        second = validate_data(self, to_host(second), dtype=FLOATS, order="C")
         if second.shape[1] != X.shape[1]:
             raise ValueError(f"data has {second.shape[1]} features, but X has {X.shape[1]}: they must agree.")
         dtype = np.result_type(X.dtype, second.dtype) if X.dtype in FLOATS else np.dtype(np.float64)

@@ -13,6 +13,7 @@ from sklearn.utils import check_array
 
 from sparker import _aggregation
 from sparker._base import TwoSampleTest
+from sparker._kernels_cupy import to_host
 from sparker._null import NullDistribution
 from sparker._results import clopper_pearson, counted_p_value
 from sparker._samples import FLOATS
@@ -177,7 +178,7 @@ class BatchMonitor:
         if not 0 < batches_per_time < math.inf:
             raise ValueError(f"batches_per_time is {batches_per_time}: needed is a number > 0.")
         self.test = test
-        self.reference = check_array(reference, dtype=FLOATS, order="C", copy=True, input_name="reference")
+        self.reference = check_array(to_host(reference), dtype=FLOATS, order="C", copy=True, input_name="reference")
         self.alpha = alpha
         self.spending = spending
         self.n_batches = n_batches
@@ -207,7 +208,7 @@ class BatchMonitor:
         """
         number = len(self._batches) + 1
         alpha = self._alpha(number)
-        batch = check_array(batch, dtype=FLOATS, order="C", input_name="batch")
+        batch = check_array(to_host(batch), dtype=FLOATS, order="C", input_name="batch")
         if number > 1 and self.test.expected_count is None and len(batch) != self._n_data:
             raise ValueError(
                 f"The batch has {len(batch)} rows, the toys of this test of shape only have {self._n_data}: pass "

@@ -31,6 +31,8 @@ BLOCK = 1 << 22  # entries of a block of a kernel matrix
 class _Evaluated:
     """A statistic whose batches do all the work: what is shared is the values themselves."""
 
+    on_device = False
+
     def evaluate(
         self,
         pool: Pool,

@@ -14,6 +14,7 @@ from sklearn.utils import check_array
 
 from sparker import _aggregation, _calibration
 from sparker._base import TwoSampleTest, _draw_seed
+from sparker._kernels_cupy import to_host
 from sparker._null import NullDistribution
 from sparker._pool import Pool, Weights
 from sparker._results import clopper_pearson, counted_p_value
@@ -203,7 +204,7 @@ def power_curve(
     """
     test = SparKerTest() if test is None else clone(test)
     test._validate_params()
-    X = check_array(reference, dtype=FLOATS, order="C", input_name="reference")
+    X = check_array(to_host(reference), dtype=FLOATS, order="C", input_name="reference")
     shares = np.sort(np.asarray(fractions, dtype=np.float64).ravel())
     if not len(shares) or shares[0] < 0 or not shares[-1] <= 1:
         raise ValueError(f"fractions are {fractions}: needed are numbers from 0 to 1.")

@@ -1,5 +1,6 @@
 """`SparKerTest`, the two-sample test with moving kernels, and its one-call form `two_sample_test`."""
 
+import logging
 import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -13,15 +14,18 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from sparker import _calibration, _starts, _where
-from sparker._backends import BACKENDS, Backend
+from sparker._backends import BACKENDS, Backend, choose
 from sparker._base import Fitted, TwoSampleTest
 from sparker._kernels import LOSSES
+from sparker._kernels_cupy import to_host
 from sparker._null import NullDistribution
 from sparker._results import TwoSampleResult
 from sparker._samples import FLOATS
 from sparker._schedule import Width
 from sparker._statistic import SparKerStatistic
 from sparker._where import KernelSignificance, KernelSummary
+
+logger = logging.getLogger("sparker")
 
 Array = npt.NDArray[Any]
 
@@ -106,13 +110,14 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         ``expected_count`` of the same expected count, beside the same reference. Whatever was learned from pooled rows,
         as a scaler is in a Pipeline, rules that out; toys that were made from pooled rows with labels are refused.
         What a callable draws is not seen: only its name is compared.
-    backend : {"auto", "numba", "matmul", "numpy"}, default="auto"
-        "numba": fused compiled loops; "matmul": matrix products; "numpy": the slow definition. "auto" takes "matmul"
-        above 48 features and "numba" below.
+    backend : {"auto", "numba", "matmul", "numpy", "cupy"}, default="auto"
+        "numba": fused compiled loops; "matmul": matrix products; "numpy": the slow definition; "cupy": a CUDA GPU, see
+        "On a GPU" in the user guide. "auto" takes "cupy" where CuPy sees a device, else "matmul" above 48 features and
+        "numba" below; ``verbose=1`` says so.
     random_state : int, RandomState, Generator or None, default=None
         Source of ``seed_``, from which all random numbers of fit and toys come.
     n_jobs : int, default=None
-        Processes for toys; None means 1, -1 all cores. The numbers do not depend on it.
+        Processes for toys; None means 1, -1 all cores. The numbers do not depend on it. A GPU is driven by one.
     verbose : int, default=0
         1 shows a progress bar on completed toys.
 
@@ -275,8 +280,11 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
             )
         for name in ("width_init", "width_final"):
             _check_width(name, getattr(self, name))
-        names = SparKerStatistic.__dataclass_fields__
-        return SparKerStatistic(**{name: getattr(self, name) for name in names})
+        backend = choose(self.backend)
+        if self.verbose and backend == "auto":
+            logger.warning('backend="auto": CuPy sees no CUDA device, the CPU does the work')
+        params = {name: getattr(self, name) for name in SparKerStatistic.__dataclass_fields__}
+        return SparKerStatistic(**{**params, "backend": backend})
 
     def _observe(self, fitted: Fitted) -> Array:
         statistic, observed, plan = fitted.statistic, fitted.observed, fitted.plan
@@ -319,7 +327,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
             They add up to ``score_samples(X)``; dtype of X if float32, else float64.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=FLOATS, order="C", reset=False)
+        X = validate_data(self, to_host(X), dtype=FLOATS, order="C", reset=False)
         return self._contributions(X)
 
     def kernel_table(self, n_nearest: int = 10) -> list[KernelSummary]:

@@ -1,0 +1,217 @@
+"""The kernels of `sparker._kernels` on a GPU: passes by matrix products, and what is kept on the device between them.
+
+The only module that knows CuPy. Arrays of the device stay in here and in `sparker._device`; what comes in and goes out
+is NumPy. Products have fixed shapes, whatever else is in the batch, and sums a fixed order: the same seed, the same
+numbers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from sparker._kernels import LOSSES, Evaluation
+from sparker._pool import Pool
+
+Array = npt.NDArray[Any]
+DeviceArray = Any
+
+INSTALL = 'pip install "sparker[gpu]"'
+
+THREADS = 128  # of a block; a power of 2
+BOX = 1024  # rows of which `fit` knows the bounds, and of which `terms` makes one partial sum
+MOST_KERNELS = 64  # for which the sums of a thread have room
+FUSED_KERNELS, FUSED_COORDINATES = 16, 64  # most that a thread of `fit` keeps, and coordinates of their centres
+COLUMNS = 512  # centres in a product
+ROWS = 1 << 13  # rows in a product
+RESIDENT = 0.5  # largest share of the free memory for the rows of a pool
+
+
+@cache
+def cupy() -> Any:
+    """CuPy, where it is installed and sees a device.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed, or sees no device.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        raise ImportError(f'backend="cupy" needs CuPy, which is not installed: {INSTALL}') from error
+    if not cupy.cuda.is_available():
+        raise ImportError(
+            f'backend="cupy" found CuPy {cupy.__version__}, but no CUDA device that it can use. With a device and its '
+            f'driver in place {INSTALL} is all it needs; backend="numba" runs on the CPU.'
+        )
+    return cupy
+
+
+def is_available() -> bool:
+    """Whether there is a device to use."""
+    try:
+        cupy()
+    except ImportError:
+        return False
+    return True
+
+
+def to_host(array: Any) -> Any:
+    """NumPy array of an array of CuPy; anything else as it is."""
+    return array.get() if hasattr(array, "__cuda_array_interface__") and hasattr(array, "get") else array
+
+
+def fits_a_thread(n_kernels: int, n_features: int) -> bool:
+    """Whether `fit` of ``_cuda.cu`` takes kernels of so many coordinates."""
+    return n_kernels <= FUSED_KERNELS and n_kernels * n_features <= FUSED_COORDINATES
+
+
+def free_memory() -> int:
+    """Bytes of the device that nobody uses."""
+    xp = cupy()
+    xp.get_default_memory_pool().free_all_blocks()
+    return int(xp.cuda.runtime.memGetInfo()[0])
+
+
+@cache
+def module(dtype: np.dtype[Any], n_kernels: int, n_features: int, competition: bool, loss: str) -> Any:
+    """The compiled ``_cuda.cu`` for one case; CuPy keeps it on disk for the next process."""
+    suffix = "f" if dtype == np.float32 else ""
+    names = {"EXP": "exp" + suffix, "EXPM1": "expm1" + suffix, "LOG1P": "log1p" + suffix}
+    case = {"REAL": "float" if suffix else "double", "M": n_kernels, "D": n_features, "COMPETITION": int(competition)}
+    fused = fits_a_thread(n_kernels, n_features)
+    case |= {"LOSS": LOSSES.index(loss), "FUSED": int(fused), "THREADS": THREADS, "BOX": BOX, **names}
+    options = ("-std=c++17", *(f"-D{name}={value}" for name, value in case.items()))
+    source = files("sparker").joinpath("_cuda.cu").read_text()
+    return cupy().RawModule(code=source, options=options)
+
+
+_on_device: "WeakKeyDictionary[Pool, Rows]" = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is kept of a pool on the device.
+
+    Attributes
+    ----------
+    rows : device array of shape (n, d)
+        Less the origin of the pool.
+    norms : device array of shape (n,)
+        Their squared norms.
+    columns : device array of shape (d, n)
+        The rows as they are, one feature after the other; none with many features.
+    boxes : device array of shape (n_boxes, 2, d)
+        Smallest and largest value of each feature in every `BOX` rows.
+    """
+
+    rows: DeviceArray
+    norms: DeviceArray
+    columns: DeviceArray
+    boxes: DeviceArray
+
+
+def resident(pool: Pool) -> "Rows | None":
+    """The pool on the device, moved there once; None where it does not fit."""
+    if pool not in _on_device:
+        size = 2 * pool.n_rows * pool.n_features * pool.dtype.itemsize
+        if size > RESIDENT * free_memory():
+            return None
+        _on_device[pool] = _move(pool)
+    return _on_device[pool]
+
+
+def _move(pool: Pool) -> Rows:
+    xp = cupy()
+    rows = pool.rows(np.arange(pool.n_rows))
+    starts = np.arange(0, pool.n_rows, BOX)
+    boxes = np.stack([np.minimum.reduceat(rows, starts), np.maximum.reduceat(rows, starts)], axis=1)
+    columns = rows.T if pool.n_features <= FUSED_COORDINATES else rows[:0].T
+    columns, boxes = (xp.asarray(np.ascontiguousarray(part)) for part in (columns, boxes))
+    return Rows(xp.asarray(rows - pool.origin), xp.asarray(pool.norms), columns, boxes)
+
+
+def row_blocks(pool: Pool) -> Iterator[tuple[DeviceArray, DeviceArray, int]]:
+    """Blocks of rows less the origin, their squared norms, and where they begin: kept there, or sent one by one."""
+    xp, kept = cupy(), resident(pool)
+    for start in range(0, pool.n_rows, ROWS):
+        stop = min(start + ROWS, pool.n_rows)
+        if kept is not None:
+            yield kept.rows[start:stop], kept.norms[start:stop], start
+        else:
+            rows = pool.rows(np.arange(start, stop)) - pool.origin
+            yield xp.asarray(rows), xp.asarray(pool.norms[start:stop]), start
+
+
+def value_and_gradient(pool: Pool, weights: Any, kernels: Any, competition: bool, loss: str) -> Evaluation:
+    """`sparker._kernels.value_and_gradient` of every problem, by matrix products on the device.
+
+    Problems are cut into groups of as many centres as a product takes, the last one padded.
+    """
+    n_problems, n_kernels, _ = kernels.centers.shape
+    if n_kernels > MOST_KERNELS:
+        raise ValueError(f'backend="cupy" takes up to {MOST_KERNELS} kernels, found n_kernels={n_kernels}.')
+    size = COLUMNS // n_kernels
+    groups = [np.arange(first, min(first + size, n_problems)) for first in range(0, n_problems, size)]
+    sums = [_Group(pool, weights, kernels.take(_padded(group, size)), competition, loss) for group in groups]
+    for rows, norms, start in row_blocks(pool):
+        for of_group in sums:
+            of_group.add(rows, norms, start)
+    found = zip(*(of.found(len(group)) for of, group in zip(sums, groups, strict=True)), strict=True)
+    return Evaluation(*(np.concatenate(parts) for parts in found))
+
+
+def _padded(group: Array, size: int) -> Array:
+    return np.append(group, np.full(size - len(group), group[0]))
+
+
+class _Group:
+    """Running sums over blocks of rows for problems that share their products."""
+
+    def __init__(self, pool: Pool, weights: Any, kernels: Any, competition: bool, loss: str) -> None:
+        xp, dtype = cupy(), pool.dtype
+        self.n_pool = pool.n_rows
+        self.shape = kernels.centers.shape
+        self.widths = kernels.widths
+        centers = (kernels.centers - pool.origin).astype(dtype).reshape(-1, pool.n_features)
+        self.centers = xp.asarray(centers)
+        self.center_norms = xp.asarray(np.einsum("kd,kd->k", centers, centers))
+        toys, places = np.unique(kernels.toys, return_inverse=True)
+        self.weights = [xp.asarray(part[toys]) for part in weights]
+        of_problem = places.astype(np.int32), kernels.amplitudes.astype(dtype), kernels.widths.astype(np.float64)
+        self.of_problem = [xp.asarray(np.ascontiguousarray(part)) for part in of_problem]
+        self.kernel = module(dtype, self.shape[1], 1, competition, loss).get_function("terms")
+        n_sums = 1 + 2 * self.shape[1] + self.shape[1] * (self.shape[1] + 1) // 2
+        self.sums = xp.zeros((self.shape[0], n_sums))
+        self.center_sums = xp.zeros(centers.shape)
+
+    def add(self, rows: DeviceArray, norms: DeviceArray, start: int) -> None:
+        """Add a block of rows that begins at `start`."""
+        xp, n = cupy(), len(rows)
+        n_problems, n_kernels, _ = self.shape
+        n_chunks = -(-n // BOX)
+        products = xp.matmul(self.centers, rows.T)
+        sums = xp.empty((n_problems, n_chunks, self.sums.shape[1]))
+        toys, amplitudes, widths = self.of_problem
+        arguments = products, norms, self.center_norms, np.int64(n), *self.weights, np.int64(self.n_pool)
+        arguments = *arguments, np.int64(start), toys, amplitudes, widths, sums
+        self.kernel((n_problems, n_chunks), (THREADS,), arguments)
+        self.sums += xp.sum(sums, axis=1)
+        self.center_sums += xp.matmul(products, rows) - xp.sum(products, axis=1, keepdims=True) * self.centers
+
+    def found(self, n: int) -> Evaluation:
+        """What the rows so far add up to, for the first n problems."""
+        xp, m = cupy(), self.shape[1]
+        sums, centers = (xp.asnumpy(part)[: n * len(part) // self.shape[0]] for part in (self.sums, self.center_sums))
+        widths = self.widths[:n]
+        lower = np.tril_indices(m)
+        hessian = np.empty((n, m, m))
+        hessian[:, lower[0], lower[1]] = hessian[:, lower[1], lower[0]] = sums[:, 1 + m : -m]
+        gradient = centers.reshape(n, *self.shape[1:]) / widths[:, None, None] ** 2
+        return Evaluation(sums[:, 0], sums[:, 1 : 1 + m], hessian, gradient, sums[:, -m:] / widths[:, None] ** 4)
