@@ -17,7 +17,7 @@ from common import TABLES, Table, standard_error
 from joblib import Parallel, delayed
 
 from sparker import SparKerTest
-from sparker._aggregation import aggregate
+from sparker._aggregation import Rule, aggregate
 from sparker._results import counted_p_value
 from sparker.datasets import make_exponential
 
@@ -34,7 +34,7 @@ def statistics(reference_seed: int, signal: str | None, toy: int, params: dict[s
     return SparKerTest(**params).fit(reference.astype(np.float32), data=data.astype(np.float32)).statistics_
 
 
-def power(null: np.ndarray, signal: np.ndarray, rule: str) -> float:
+def power(null: np.ndarray, signal: np.ndarray, rule: Rule) -> float:
     """Share of signal rows whose aggregate p among the null rows is at most 0.05."""
     hits = 0
     for row in signal:
@@ -54,7 +54,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=TABLES / "exponential_power.csv")
     args = parser.parse_args()
     params = {name: ast.literal_eval(value) for name, value in (item.split("=", 1) for item in args.set)}
-    rule = params.get("aggregation", SparKerTest().aggregation)
+    test = SparKerTest(**params)
+    rule = Rule(test.aggregation, test._make_statistic().entry_weights)
     table = Table(args.output, ["reference", "n_null", "n_signal"])
     for seed in range(args.first, args.first + args.references):
         if table.has(reference=seed, n_null=args.null, n_signal=args.signal):

@@ -24,7 +24,7 @@ from joblib import Parallel, delayed
 from power_cells import Cell
 from power_systems import System
 
-from sparker._aggregation import aggregate
+from sparker._aggregation import Rule, aggregate
 from sparker._results import counted_p_value
 
 RUNS = Path(__file__).parent / "runs"
@@ -65,7 +65,7 @@ def _one(cell: Cell, system: System, strength: float, truth: float, index: int, 
     return found, time.perf_counter() - start
 
 
-def p_values(null: np.ndarray, signal: np.ndarray, rule: str) -> np.ndarray:
+def p_values(null: np.ndarray, signal: np.ndarray, rule: Rule) -> np.ndarray:
     """The p of each signal row among the null rows."""
     p = []
     for row in signal:

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 
 from sparker import SparKerTest, presets
+from sparker._aggregation import Rule
 from sparker.datasets import SamplePair
 from sparker.peers import LikelihoodRatioTest, MMDTest, StaticKernelTest
 
@@ -30,7 +31,7 @@ class System:
 
     name: str
     entries: Entries
-    rule: str = "min"
+    rule: Rule = Rule("min")
     max_features: int = 10_000
     knows_truth: bool = False
 
@@ -44,8 +45,10 @@ def _estimator(make: Callable[..., Any]) -> Entries:
     return entries
 
 
-def sparker(name: str = "sparker", rule: str = SparKerTest().aggregation, **params: Any) -> System:
+def sparker(name: str = "sparker", rule: Rule | str = SparKerTest().aggregation, **params: Any) -> System:
     """`SparKerTest` with some parameters changed."""
+    if isinstance(rule, str):
+        rule = Rule(rule, SparKerTest(**params)._make_statistic().entry_weights)
     return System(name, _estimator(lambda **given: SparKerTest(**params, **given)), rule)
 
 
@@ -84,12 +87,12 @@ def _energy(pair: SamplePair, expected_count: float | None, seed: int) -> np.nda
 IDEAL = System("ideal", _likelihood_ratio, knows_truth=True)
 
 RIVALS = [
-    System("MMD", _estimator(lambda **given: MMDTest(**given)), "min-mean"),
-    System("static kernels", _estimator(lambda **given: StaticKernelTest(n_kernels=100, **given)), "min"),
+    System("MMD", _estimator(lambda **given: MMDTest(**given)), Rule("min-mean")),
+    System("static kernels", _estimator(lambda **given: StaticKernelTest(n_kernels=100, **given)), Rule("min")),
     System(
         "static kernels, 5 widths",
         _estimator(lambda **given: StaticKernelTest(n_kernels=100, n_widths=5, **given)),
-        "min-mean",
+        Rule("min-mean"),
     ),
     System("Mahalanobis", _mahalanobis),
     System("classifier", _classifier),
@@ -100,13 +103,13 @@ PAPERS = [
     System(
         "SparKer, arXiv:2511.03095",
         _estimator(lambda **given: SparKerTest(**presets.SPARKER, **given)),
-        "min-mean",
+        Rule("min-mean"),
         100,
     ),
     System(
         "SparKer-NPLM, 2000 passes",
         _estimator(lambda **given: SparKerTest(**presets.sparker_nplm(n_passes=2000), **given)),
-        "min",
+        Rule("min"),
         100,
     ),
 ]

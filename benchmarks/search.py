@@ -20,7 +20,7 @@ from scipy import stats
 from scipy.special import ndtri_exp
 
 from sparker import SparKerTest, presets
-from sparker._aggregation import aggregate
+from sparker._aggregation import Rule, aggregate
 from sparker.datasets import EXPONENTIAL_SIGNALS, make_exponential
 from sparker.peers import MMDTest, StaticKernelTest
 
@@ -69,7 +69,7 @@ def entries(system: str, seed: int, signal: str | None, count: int, args: argpar
     return rows[:count]
 
 
-def log_p(null: np.ndarray, row: np.ndarray, rule: str) -> float:
+def log_p(null: np.ndarray, row: np.ndarray, rule: Rule) -> float:
     """Log p of a row among the null rows, beyond their counts from an exponential tail of the aggregate."""
     observed, toys = aggregate(null, row, rule)
     n_reached = int(np.sum(toys >= observed - 1e-9))
@@ -122,7 +122,9 @@ def main() -> None:
     table = Table(TABLES / "search.csv", ["system", "rows", "signal", "n_null", "n_signal", "references"])
     ideal = {signal: ideal_z(signal) for signal in EXPONENTIAL_SIGNALS}
     for system in args.systems:
-        rule = "min-mean" if system == "MMD" else SYSTEMS[system][1].get("aggregation", SparKerTest().aggregation)
+        make, params = SYSTEMS[system]
+        test = make(**params)
+        rule = Rule(test.aggregation, test._make_statistic().entry_weights)
         for signal in EXPONENTIAL_SIGNALS:
             key = {"system": system, "rows": args.rows, "signal": signal, "n_null": args.null}
             key |= {"n_signal": args.signal, "references": args.references}

@@ -18,6 +18,7 @@ from joblib import Parallel, delayed
 from scipy import stats
 
 from sparker import SparKerTest
+from sparker._aggregation import Rule
 from sparker._tail import MODELS, aggregate_beyond, extrapolate
 
 RUNS = Path(__file__).parent / "runs"
@@ -34,8 +35,8 @@ NEIGHBOURS = 5  # rows on either side of the quantile that serve as observed one
 WIDEST = {1e-3: 0.5, 1e-4: 0.9}
 
 
-def search_null(args: argparse.Namespace) -> np.ndarray:
-    """Toys of a small search, from their file as far as they are there."""
+def search_null(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Toys of a small search, from their file as far as they are there, and the weights of its entries."""
     rng = np.random.default_rng(0)
     reference, data = rng.exponential(size=(args.reference, 1)), rng.exponential(size=(args.data, 1))
     test = SparKerTest(
@@ -49,10 +50,11 @@ def search_null(args: argparse.Namespace) -> np.ndarray:
         verbose=1,
     ).fit(reference, data)
     RUNS.mkdir(exist_ok=True)
-    return test.calibrate(RUNS / f"tail_{args.reference}_{args.data}.npz").values
+    null = test.calibrate(RUNS / f"tail_{args.reference}_{args.data}.npz").values
+    return null, test.scales_["weight"]
 
 
-def one_set(null: np.ndarray, start: int, size: int, counted: np.ndarray, model: str, rule: str) -> np.ndarray:
+def one_set(null: np.ndarray, start: int, size: int, counted: np.ndarray, model: str, rule: Rule) -> np.ndarray:
     """Z, low, high and counted Z at both p, shape (2, n_entries + 1, 4): of each entry, and of the aggregate."""
     toys, n = null[start : start + size], len(counted)
     aggregates = aggregate_beyond(toys, counted, rule) if toys.shape[1] > 1 else counted[:, 0]
@@ -103,16 +105,20 @@ def main() -> None:
     rng = np.random.default_rng(1)
     chi2, many = rng.chisquare(10, size=(args.toys, 1)), rng.chisquare(10, size=(100 * args.toys, 1))
     common, own = rng.chisquare(4, size=(args.toys, 1)), rng.chisquare(2, size=(args.toys, 8))
-    nulls = {"chi2": (chi2, many), "search": (search_null(args),) * 2, "correlated": (common + own,) * 2}
+    search, weights = search_null(args)
+    nulls = {"chi2": (chi2, many), "search": (search, search), "correlated": (common + own, common + own)}
     for name, model, rule in CASES:
         null, counted = nulls[name]
+        joined = Rule(rule, weights if name == "search" else None)
         kinds = ["entry"] if name == "chi2" else ["aggregate"] if rule == "min-mean" else ["aggregate", "entry"]
         cells = [{"null": name, "of": of, "model": model, "rule": rule, "p": p} for of in kinds for p in WIDEST]
         if all(table.has(**cell) for cell in cells):
             continue
         starts = range(0, len(null) - args.set_size + 1, args.set_size)
         found = np.array(
-            Parallel(args.jobs)(delayed(one_set)(null, start, args.set_size, counted, model, rule) for start in starts)
+            Parallel(args.jobs)(
+                delayed(one_set)(null, start, args.set_size, counted, model, joined) for start in starts
+            )
         )
         for cell in cells:
             entries = slice(-1, None) if cell["of"] == "aggregate" else slice(0, -1)

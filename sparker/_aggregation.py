@@ -1,7 +1,7 @@
 """From the statistics at several scales to one p-value, calibrated on the same toys."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ SLACK = 1e-5
 
 TAIL = 0.2  # largest share of the rows whose log p comes from the fitted tail
 MIN_TAIL = 5  # rows without which there is no tail to fit
+
+EXPONENT = -0.75  # of the power mean: -1 is the harmonic mean, at -infinity the minimum remains
 
 
 def reached(values: Array) -> Array:
@@ -61,31 +63,51 @@ def extended_log_p(values: Array) -> Array:
     return log_p
 
 
-# How log p is found, and what turns it (n, k) into one number per row; larger is more significant. Scales are
-# correlated, so that no closed form of their null is right: the number is only ever ranked among those of the toys.
-RULES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
-    # generalised mean of exponent -1/2 (Vovk and Wang, Biometrika 107 (2020) 791): between the minimum and the product
-    "power-mean": (extended_log_p, lambda log_p: _log_mean_exp(-0.5 * log_p)),
+# How log p is found, and what turns it (n, k), with weights (k,) of sum 1, into one number per row; larger is more
+# significant. Scales are correlated, so that no closed form of their null is right: the number is only ever ranked
+# among those of the toys.
+RULES: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
+    # weighted generalised mean (Vovk and Wang, Biometrika 107 (2020) 791): between the minimum and the product
+    "power-mean": (extended_log_p, lambda log_p, weights: logsumexp(EXPONENT * log_p, axis=1, b=weights)),
     # arXiv:2511.03095: a signal at one scale, or a weaker one at several
-    "min-mean": (counted_log_p, lambda log_p: -0.5 * log_p.min(axis=1) - 0.5 * log_p.mean(axis=1)),
-    "min": (counted_log_p, lambda log_p: -log_p.min(axis=1)),
-    "product": (counted_log_p, lambda log_p: -log_p.sum(axis=1)),
-    "mean": (counted_log_p, lambda log_p: -_log_mean_exp(log_p)),
+    "min-mean": (counted_log_p, lambda log_p, _: -0.5 * log_p.min(axis=1) - 0.5 * log_p.mean(axis=1)),
+    "min": (counted_log_p, lambda log_p, _: -log_p.min(axis=1)),
+    "product": (counted_log_p, lambda log_p, _: -log_p.sum(axis=1)),
+    "mean": (counted_log_p, lambda log_p, _: np.log(log_p.shape[1]) - logsumexp(log_p, axis=1)),
 }
 
 
-def _log_mean_exp(x: Array) -> Array:
-    return logsumexp(x, axis=1) - np.log(x.shape[1])
+class Rule(NamedTuple):
+    """How the p-values of the scales are joined.
+
+    Attributes
+    ----------
+    name : key of `RULES`
+    weights : ndarray of shape (n_scales,) or None
+        Of the scales, of sum 1, for "power-mean" alone; None: equal.
+    """
+
+    name: str
+    weights: Array | None = None
+
+    def log_p(self, values: Array) -> Array:
+        """Log p of every row among all rows, at each scale; both (n_rows, n_scales)."""
+        return RULES[self.name][0](values)
+
+    def combine(self, log_p: Array) -> Array:
+        """One number for each row of log p; larger is more significant."""
+        n = log_p.shape[1]
+        return RULES[self.name][1](log_p, np.full(n, 1 / n) if self.weights is None else self.weights)
 
 
-def aggregate(null: Array, observed: Array, rule: str) -> tuple[float, Array]:
+def aggregate(null: Array, observed: Array, rule: Rule) -> tuple[float, Array]:
     """Aggregate over scales of the observed row and of each toy.
 
     Parameters
     ----------
     null : ndarray of shape (n_toys, n_scales)
     observed : ndarray of shape (n_scales,)
-    rule : key of `RULES`
+    rule : Rule
 
     Returns
     -------
@@ -94,12 +116,11 @@ def aggregate(null: Array, observed: Array, rule: str) -> tuple[float, Array]:
         The observed row is treated like any other of the n_toys + 1, so that the rank of its aggregate among
         theirs is uniform under the null, whatever the map.
     """
-    find_log_p, combine = RULES[rule]
-    combined = combine(find_log_p(np.concatenate([observed[None], null])))
+    combined = rule.combine(rule.log_p(np.concatenate([observed[None], null])))
     return float(combined[0]), combined[1:]
 
 
-def count_exceedances(null: Array, observed: Array, rule: str) -> int:
+def count_exceedances(null: Array, observed: Array, rule: Rule) -> int:
     """How many toys have an aggregate that reaches the observed one."""
     statistic, aggregates = aggregate(null, observed, rule)
     return int(exceedances(aggregates, np.array(statistic)))

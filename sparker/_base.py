@@ -55,7 +55,7 @@ class Fitted:
     observed: _toys.Observed
     plan: Any
     calibration: str | Callable[..., Any]
-    aggregation: str
+    aggregation: _aggregation.Rule
     n_toys: int
     tail: str | None
     stopping: int | None
@@ -143,7 +143,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             observed,
             statistic.learn(observed.pool, rng),
             self.calibration,
-            self.aggregation,
+            _aggregation.Rule(self.aggregation, statistic.entry_weights),
             self.n_toys,
             self.tail,
             self.stopping,
@@ -303,7 +303,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             n_failed=int(null.failed.sum()),
             n_not_converged=int((~null.converged & ~null.failed).sum()),
             calibration=null.calibration,
-            aggregation=fitted.aggregation,
+            aggregation=fitted.aggregation.name,
             n_reference=fitted.observed.n_reference,
             n_data=fitted.observed.n_data,
             n_features=fitted.observed.pool.n_features,

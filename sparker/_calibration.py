@@ -43,10 +43,16 @@ class Statistic(Protocol):
     ----------
     on_device : bool
         Whether a GPU does the work: one process then takes large batches.
+    entry_weights : ndarray of shape (n_entries,) or None
+        Weight of each entry in the aggregate, of sum 1; None: equal.
     """
 
     @property
     def on_device(self) -> bool:
+        """See the attributes."""
+
+    @property
+    def entry_weights(self) -> Array | None:
         """See the attributes."""
 
     def learn(self, pool: Pool, rng: np.random.Generator) -> Any:

@@ -5,8 +5,10 @@ mean of the data and their mean squared distance from the centre. With z(x) the 
 and V = sum_x v_x (`sparker._starts` defines v), the entries are
 
     mean    ||U||^2 / V                                                         (Hotelling's T^2)
-    spread  (sum_x (c_x - w_x) q_x)^2 / sum_x v_x q_x^2,   q = ||z||^2 - its mean   (Mahalanobis distances)
+    spread  (sum_x (c_x - w_x) q_x)_+^2 / sum_x v_x q_x^2,   q = ||z||^2 - its mean   (Mahalanobis distances)
 
+Only data that spread farther than the reference count: rows that are added where there are few move q up, and what
+gathers in the middle is what kernels see.
 Like the candidates of the kernels, mean and covariance come from the pool, labels unseen.
 """
 
@@ -135,7 +137,7 @@ def sums(pool: Pool, toys: Sequence[Weights], moments: Moments) -> Sums:
 def entries(of: Sums, moments: Moments) -> Array:
     """Both entries of every toy, shape (n_toys, 2)."""
     mean = moments.squared_norm(of.moved.T) / of.variance
-    spread = np.square(of.spread) / np.maximum(of.noise, np.finfo(np.float64).tiny)
+    spread = np.square(np.maximum(of.spread, 0)) / np.maximum(of.noise, np.finfo(np.float64).tiny)
     found = np.stack([mean, spread], axis=1)
     # What is left where both samples are alike is rounding, and must not be ranked.
     floor = np.square(ROUNDING * of.size) / of.variance

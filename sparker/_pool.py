@@ -89,6 +89,9 @@ class Pool:
     weight : ndarray of shape (n,)
         Size of each weight.
     signed_weight : ndarray of shape (n,)
+    n_distinct : int
+        Most rows that may differ from each other in a toy, which may be fewer than there are here. What is learned
+        from the observed pair is as much as can be learned from a toy.
     """
 
     def __init__(self, blocks: Sequence[Array], weight: Array | None = None) -> None:
@@ -98,6 +101,7 @@ class Pool:
         self.dtype = self.blocks[0].dtype
         self.signed_weight = np.ones(self.n_rows) if weight is None else np.asarray(weight, dtype=np.float64)
         self.weight = np.abs(self.signed_weight)
+        self.n_distinct = self.n_rows
 
     def prepare(self) -> None:
         """Compute what all toys on this pool need, once, before it is sent to others."""

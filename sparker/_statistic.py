@@ -16,6 +16,9 @@ from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, Paths,
 
 Array = npt.NDArray[Any]
 
+# Of all entries of a kind in the aggregate, chosen on the data sets of benchmarks/power.py with seed 0.
+WEIGHTS = {"t": 2.0, "score": 1.0, "mean": 0.3, "spread": 0.7}
+
 ROUNDING = 1e-12  # of L, against the number of rows
 
 
@@ -143,6 +146,19 @@ class SparKerStatistic:
         """See `sparker._calibration.Statistic`."""
         return self.backend == "cupy"
 
+    @property
+    def entry_weights(self) -> Array:
+        """See `sparker._calibration.Statistic`."""
+        kinds = self._kinds()
+        found = np.array([WEIGHTS[kind] / kinds.count(kind) for kind in kinds])
+        return found / found.sum()
+
+    def _kinds(self) -> list[str]:
+        """Kind of each of the `entries`."""
+        n_scores = len(_starts.CLASSES) * self.n_widths if self.start == "score" else 0
+        companions = _companions.KINDS if self.companions else ()
+        return ["t"] * self.n_widths + ["score"] * n_scores + list(companions)
+
     def learn(self, pool: Pool, rng: np.random.Generator) -> Plan:
         """Width range, candidates and moments from the rows of a pool, labels unseen."""
         first, last = _schedule.width_range(pool, rng, self.width_init, self.width_final)
@@ -153,7 +169,8 @@ class SparKerStatistic:
         candidates, moments = np.empty((0, pool.n_features), pool.dtype), None
         with one_blas_thread():
             if score:
-                candidates = _starts.dictionary(pool, self.n_candidates or _starts.enough(pool.n_rows), rng)
+                n_candidates = min(self.n_candidates or _starts.enough(pool.n_rows), pool.n_distinct)
+                candidates = _starts.dictionary(pool, n_candidates, rng)
             if self.companions:
                 moments = _companions.learn(pool)
         return Plan(widths, candidates, places, moments)
@@ -224,17 +241,20 @@ class SparKerStatistic:
         return np.concatenate([t, largest, shared.companions])
 
     def scales(self, path: Path) -> dict[str, Array]:
-        """Kind and width of each of the `entries`, and the fewest rows in reach of the kernels of a score.
+        """Kind, width and weight of each of the `entries`, and the fewest rows in reach of the kernels of a score.
 
         A companion is as wide as the sample, its width is inf.
         """
-        table = [("t", width, 0.0) for width in path.widths]
-        if self.start == "score":
-            table += [("score", width, rows) for rows in _starts.CLASSES for width in path.widths]
-        if self.companions:
-            table += [(kind, np.inf, 0.0) for kind in _companions.KINDS]
-        kinds, widths, rows = zip(*table, strict=True)
-        return {"kind": np.array(kinds), "width": np.array(widths), "rows": np.array(rows)}
+        kinds = self._kinds()
+        n_scores, n_companions = kinds.count("score"), len(_companions.KINDS) if self.companions else 0
+        widths = np.tile(path.widths, 1 + n_scores // self.n_widths)
+        rows = [np.zeros(self.n_widths), np.repeat(_starts.CLASSES, self.n_widths)[:n_scores], np.zeros(n_companions)]
+        return {
+            "kind": np.array(kinds),
+            "width": np.append(widths, np.full(n_companions, np.inf)),
+            "rows": np.concatenate(rows),
+            "weight": self.entry_weights,
+        }
 
     def _solver(self) -> Solver:
         if self.solver == "adam":

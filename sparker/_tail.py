@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaincc, gammaln, ndtri_exp, polygamma, psi
 
-from sparker._aggregation import RULES, TAIL, reached
+from sparker._aggregation import TAIL, Rule, reached
 
 Array = npt.NDArray[Any]
 
@@ -144,7 +144,7 @@ class Extrapolation:
     note: str
 
 
-def extrapolate(null: Array, observed: Array, rule: str, model: str, rng: np.random.Generator) -> Extrapolation:
+def extrapolate(null: Array, observed: Array, rule: Rule, model: str, rng: np.random.Generator) -> Extrapolation:
     """Find p of observed rows from tails fitted to the toys: at each scale, and of the aggregate.
 
     The rule joins the log p of all scales to an aggregate, which is bounded where they are counted. Here they are
@@ -159,7 +159,7 @@ def extrapolate(null: Array, observed: Array, rule: str, model: str, rng: np.ran
     ----------
     null : ndarray of shape (n_toys, n_scales)
     observed : ndarray of shape (..., n_scales)
-    rule : key of `sparker._aggregation.RULES`
+    rule : Rule
     model : element of `MODELS`
     rng : Generator
     """
@@ -196,7 +196,7 @@ def _reason_against(null: Array, model: str) -> str:
     return ""
 
 
-def _evaluate(null: Array, rows: Array, rule: str, model: str, copies: Array) -> tuple[Array, Array]:
+def _evaluate(null: Array, rows: Array, rule: Rule, model: str, copies: Array) -> tuple[Array, Array]:
     """Log p of each row at each scale and of the aggregate, shape (m, n_scales + 1), and the aggregates of the toys.
 
     ``copies`` says how often each toy stands in `null`, itself included.
@@ -218,7 +218,7 @@ def _fit_aggregate(toys: Array) -> Tail:
     return fit(toys[None], "pareto", 0.5 * MAX_SHAPE)
 
 
-def aggregate_beyond(null: Array, rows: Array, rule: str, copies: Array | None = None) -> Array:
+def aggregate_beyond(null: Array, rows: Array, rule: Rule, copies: Array | None = None) -> Array:
     """Aggregate of each row, by a map from the statistic at each scale to log p that toys make and that has no end.
 
     Counted up to the 80 % quantile, then a generalised Pareto tail with the mean excess of the toys and the largest
@@ -239,7 +239,7 @@ def aggregate_beyond(null: Array, rows: Array, rule: str, copies: Array | None =
         above = of_toys.sum(axis=0) - mine[:, None]
         mean = (np.where(of_toys, null - u, 0.0).sum(axis=0) - mine[:, None] * excess) / above
         tail = np.log((1 + above) / (1 + n)) - np.log1p(MAX_SHAPE * excess / (mean * (1 - MAX_SHAPE))) / MAX_SHAPE
-    return np.asarray(RULES[rule][1](np.where(of_rows & np.isfinite(tail), tail, log_p)))
+    return np.asarray(rule.combine(np.where(of_rows & np.isfinite(tail), tail, log_p)))
 
 
 def _counted_log_p(null: Array, x: Array) -> Array:

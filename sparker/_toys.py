@@ -93,6 +93,8 @@ def observe(
     is_data = np.arange(pool.n_rows) >= n_reference
     weights = pair_weights(pool, np.where(is_data, 0.0, used), np.where(is_data, used, 0.0), expected)
     learned = Pool(pool.blocks, used) if calibration == "split" else pool
+    if calibration == "bootstrap":  # where toys have fewer places to look at, the observed pair must not have more
+        learned.n_distinct = n_reference
     return Observed(learned, weights, n_reference, n_data, expected, pool.signed_weight)
 
 

@@ -223,7 +223,8 @@ class NullDistributionDisplay(_ResultDisplay):
     @classmethod
     def _of(cls, result: TwoSampleResult) -> Self:
         toys = result.null_distribution.values
-        observed, null = _aggregation.aggregate(toys, result.scales["statistic"], result.aggregation)
+        rule = _aggregation.Rule(result.aggregation, result.scales.get("weight"))
+        observed, null = _aggregation.aggregate(toys, result.scales["statistic"], rule)
         return cls(
             null=null,
             observed=observed,

@@ -11,6 +11,7 @@ from sklearn.base import _fit_context
 from sklearn.utils.validation import validate_data
 
 from sparker import _calibration, _companions, _starts, _toys
+from sparker._aggregation import Rule
 from sparker._backends import Backend, Kernels, StackedWeights, one_blas_thread, stack
 from sparker._base import Fitted, _draw_seed
 from sparker._kernels import Evaluation
@@ -288,7 +289,7 @@ class PartitionedTest(SparKerTest):
             observed,
             statistic.learn(pool, rng),  # type: ignore[arg-type]
             self.calibration,
-            self.aggregation,
+            Rule(self.aggregation, statistic.entry_weights),
             self.n_toys,
             self.tail,
             self.stopping,

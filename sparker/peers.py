@@ -32,6 +32,7 @@ class _Evaluated:
     """A statistic whose batches do all the work: what is shared is the values themselves."""
 
     on_device = False
+    entry_weights = None
 
     def evaluate(
         self,

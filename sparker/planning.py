@@ -218,16 +218,17 @@ def power_curve(
     of_toys, *of_fractions = np.random.SeedSequence(seed).generate_state(1 + len(shares)).tolist()
     plan = statistic.learn(toys.pool, _calibration.generator(of_toys, _calibration.PLAN_STREAM))
     null = _calibration.simulate(statistic, toys, plan, of_toys, test.n_toys, n_jobs, verbose)
+    rule = _aggregation.Rule(test.aggregation, statistic.entry_weights)
     p_values = np.ones((len(shares), n_trials))
     for k, (fraction, of_trials) in enumerate(zip(shares, of_fractions, strict=True)):
         trials = _Trials(toys, anomaly_sampler, float(fraction))
         found = _calibration.simulate(statistic, trials, None, of_trials, n_trials, n_jobs, verbose)
         for i in np.flatnonzero(~found.failed):
-            p_values[k, i] = _p_value(null, found.values[i], test.aggregation)
+            p_values[k, i] = _p_value(null, found.values[i], rule)
     return PowerCurve(shares, p_values, alpha, len(X), n_data, null)
 
 
-def _p_value(null: NullDistribution, statistics: Array, rule: str) -> float:
+def _p_value(null: NullDistribution, statistics: Array, rule: _aggregation.Rule) -> float:
     observed, aggregates = _aggregation.aggregate(null.values, statistics, rule)
     return counted_p_value(int(_aggregation.exceedances(aggregates, np.array(observed))), len(null))
 

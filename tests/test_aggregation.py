@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sparker._aggregation import MIN_TAIL, RULES, TAIL, aggregate, counted_log_p, exceedances, extended_log_p
+from sparker._aggregation import (
+    EXPONENT,
+    MIN_TAIL,
+    RULES,
+    TAIL,
+    Rule,
+    aggregate,
+    counted_log_p,
+    exceedances,
+    extended_log_p,
+)
 
 COUNTED = {
     "min-mean": lambda p: -0.5 * np.log(p.min()) - 0.5 * np.log(p).mean(),
@@ -12,7 +22,7 @@ COUNTED = {
     "product": lambda p: -np.log(p.prod()),
     "mean": lambda p: -np.log(p.mean()),
 }
-BY_HAND = COUNTED | {"power-mean": lambda p: np.log(np.mean(p**-0.5))}
+BY_HAND = COUNTED | {"power-mean": lambda p: np.log(np.mean(p**EXPONENT))}
 
 
 def test_every_rule_is_checked_by_hand():
@@ -25,7 +35,7 @@ def test_small_example_by_hand(rule):
     observed = np.array([2.5, 25.0])
     # ranks from the top among the four rows, the observed one included
     p_observed, p_null = np.array([2, 2]) / 4, np.array([[4, 4], [1, 3], [3, 1]]) / 4
-    got_observed, got_null = aggregate(null, observed, rule)
+    got_observed, got_null = aggregate(null, observed, Rule(rule))
     assert_allclose(got_observed, BY_HAND[rule](p_observed), rtol=1e-12)
     assert_allclose(got_null, [BY_HAND[rule](p) for p in p_null], rtol=1e-12)
 
@@ -99,16 +109,16 @@ def test_monotone_change_of_each_scale_changes_nothing(rng, rule):
     def change(values):
         return np.stack([values[..., 0] ** 3, 7 * values[..., 1], np.exp(values[..., 2])], axis=-1)
 
-    assert_same(aggregate(change(null), change(observed), rule), aggregate(null, observed, rule))
+    assert_same(aggregate(change(null), change(observed), Rule(rule)), aggregate(null, observed, Rule(rule)))
 
 
 @pytest.mark.parametrize("rule", BY_HAND)
 def test_scale_and_order_of_the_scales_change_nothing(rng, rule):
     null, observed = rng.exponential(size=(50, 3)), rng.exponential(size=3)
-    want = aggregate(null, observed, rule)
+    want = aggregate(null, observed, Rule(rule))
     factors = np.array([0.25, 3.0, 1e3])
-    assert_same(aggregate(null * factors, observed * factors, rule), want)
-    assert_same(aggregate(null[:, [2, 0, 1]], observed[[2, 0, 1]], rule), want)
+    assert_same(aggregate(null * factors, observed * factors, Rule(rule)), want)
+    assert_same(aggregate(null[:, [2, 0, 1]], observed[[2, 0, 1]], Rule(rule)), want)
 
 
 def assert_same(got, want):
@@ -120,10 +130,10 @@ def assert_same(got, want):
 @pytest.mark.parametrize("n", [12, 60])
 def test_observed_row_is_treated_like_any_other(rng, rule, n):
     rows = rng.exponential(size=(n, 3))
-    observed, null = aggregate(rows[1:], rows[0], rule)
+    observed, null = aggregate(rows[1:], rows[0], Rule(rule))
     whole = np.array([observed, *null])
     for i in range(0, n, 5):
-        alone, others = aggregate(np.delete(rows, i, axis=0), rows[i], rule)
+        alone, others = aggregate(np.delete(rows, i, axis=0), rows[i], Rule(rule))
         assert_allclose(alone, whole[i], rtol=1e-12)
         assert_allclose(others, np.delete(whole, i), rtol=1e-12)
 
@@ -131,7 +141,7 @@ def test_observed_row_is_treated_like_any_other(rng, rule, n):
 @pytest.mark.parametrize("rule", BY_HAND)
 def test_larger_at_every_scale_is_never_less_significant(rng, rule):
     null = rng.exponential(size=(60, 3))
-    aggregates = [aggregate(null, np.full(3, t), rule) for t in (0.1, 0.5, 1.0, 2.0, 4.0, 50.0)]
+    aggregates = [aggregate(null, np.full(3, t), Rule(rule)) for t in (0.1, 0.5, 1.0, 2.0, 4.0, 50.0)]
     counts = [exceedances(toys, np.array(observed)) for observed, toys in aggregates]
     assert np.all(np.diff(counts) <= 0)
     assert counts[0] > 40
@@ -142,7 +152,7 @@ def test_larger_at_every_scale_is_never_less_significant(rng, rule):
 def test_failed_toys_reach_every_observed_statistic(rng, rule):
     null = rng.exponential(size=(60, 3))
     null[[4, 9]] = np.inf
-    observed, aggregates = aggregate(null, np.full(3, 1e6), rule)
+    observed, aggregates = aggregate(null, np.full(3, 1e6), Rule(rule))
     assert not np.any(np.isnan(aggregates))
     assert exceedances(aggregates, np.array(observed)) == 2
 

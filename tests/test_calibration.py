@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 import sparker._backends
 from sparker import SparKerTest, two_sample_test
-from sparker._aggregation import aggregate, count_exceedances
+from sparker._aggregation import EXPONENT, Rule, aggregate, count_exceedances
 from sparker._calibration import BATCH, generator, simulate
 from sparker._null import MAX_FAILED, ToyFailure
 from sparker._pool import Pool
@@ -210,14 +210,15 @@ class TestPValue:
     def test_counts_toys_that_reach_the_observed_aggregate(self, samples, quick):
         def combine(log_p):
             return {
-                "power-mean": np.log(np.exp(-0.5 * log_p).mean(axis=1)),  # too few toys for a tail
+                "power-mean": np.log(np.exp(EXPONENT * log_p) @ weights),  # too few toys for a tail
                 "min-mean": -0.5 * log_p.min(axis=1) - 0.5 * log_p.mean(axis=1),
                 "min": -log_p.min(axis=1),
                 "product": -log_p.sum(axis=1),
                 "mean": -np.log(np.exp(log_p).mean(axis=1)),
             }
 
-        for aggregation in combine(np.zeros((1, 1))):
+        weights = fit(samples, quick).scales_["weight"]
+        for aggregation in combine(np.zeros((1, len(weights)))):
             test = fit(samples, quick, aggregation=aggregation)
             rows = np.concatenate([test.statistics_[None], test.calibrate().values])
             aggregates = combine(np.log((rows[None] >= rows[:, None] * (1 - 1e-5)).mean(axis=1)))[aggregation]
@@ -351,7 +352,7 @@ class TestStopping:
         test = fit(null_samples, quick, stopping=h)
         counts = []
         for n in range(1, 151):
-            observed, null = aggregate(whole[:n], test.statistics_, rule)
+            observed, null = aggregate(whole[:n], test.statistics_, test._fitted.aggregation)
             counts.append(np.sum(null >= observed * (1 - 1e-5)))
         reached = np.flatnonzero(np.array(counts) >= h)
         n_toys = reached[0] + 1 if len(reached) else 150
@@ -417,7 +418,7 @@ class TestStopping:
             rng = np.random.default_rng([seed, i])
             rows = rng.exponential(size=(n_toys + 1, 3)) + 2 * rng.exponential(size=(n_toys + 1, 1))
             for n in range(h, n_toys + 1):
-                k = count_exceedances(rows[1 : n + 1], rows[0], rule)
+                k = count_exceedances(rows[1 : n + 1], rows[0], Rule(rule))
                 if k >= h:
                     break
             p_values.append(counted_p_value(k, n, h))
@@ -563,7 +564,7 @@ class TestUnderTheNull:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "calibration=.bootstrap")
                 p = test.p_value()
-            observed, null = aggregate(test.calibrate().values, test.statistics_, test.aggregation)
+            observed, null = aggregate(test.calibrate().values, test.statistics_, test._fitted.aggregation)
             strict = (1 + np.sum(null > observed * (1 + 1e-5))) / 20
             p_values.append((p, strict, strict + rng.integers(round(20 * (p - strict)) + 1) / 20))
         return np.array(p_values).T

@@ -93,7 +93,7 @@ def test_null_distribution_is_that_of_the_result(fitted):
     result = fitted.result()
     display = NullDistributionDisplay.from_result(result, bins=7)
     observed, null = _aggregation.aggregate(
-        result.null_distribution.values, result.scales["statistic"], result.aggregation
+        result.null_distribution.values, result.scales["statistic"], fitted._fitted.aggregation
     )
     assert observed == result.statistic
     assert_array_equal(display.line_.get_xdata(), [result.statistic] * 2)

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.special import psi
 
 from sparker import SparKerTest
-from sparker._aggregation import RULES, SLACK, counted_log_p
+from sparker._aggregation import RULES, SLACK, Rule, counted_log_p
 from sparker._tail import HELD, MAX_SHAPE, MIN_GOODNESS, MODELS, Tail, aggregate_beyond, extrapolate, fit, goodness
 from sparker.peers import MMDTest
 
@@ -147,7 +147,7 @@ class TestExtrapolate:
     @pytest.mark.parametrize("rule", RULES)
     def test_one_scale_covers_the_truth(self, rng, model, rule):
         x = TRUTH[model].isf([1e-4])
-        _, found = extrapolate_what_is_fine(lambda: DRAWS[model](rng, (500, 1)), x, rule, model, rng)
+        _, found = extrapolate_what_is_fine(lambda: DRAWS[model](rng, (500, 1)), x, Rule(rule), model, rng)
         assert found.note == ""
         assert found.z[0] == found.z[1]
         # in every case of the seeds 0 to 99, so wider than 95 %
@@ -158,25 +158,27 @@ class TestExtrapolate:
     def test_several_scales_are_near_the_truth(self, rng, rule):
         """The truth of independent exponential scales is counted on the exact aggregate of many."""
         many = rng.exponential(size=(400_000, 3))
-        exact = RULES[rule][1](-many)
+        exact = Rule(rule).combine(-many)
         at = np.argsort(-exact)[200]  # p = 5e-4
-        z = [extrapolate(toys, many[at], rule, "pareto", rng).z[-1] for toys in np.split(many[:3000], 3)]
+        z = [extrapolate(toys, many[at], Rule(rule), "pareto", rng).z[-1] for toys in np.split(many[:3000], 3)]
         assert np.sum(np.isfinite(z)) >= 1
         assert np.nanmax(np.abs(z - stats.norm.isf(5e-4))) < 1
 
     @ALL_MODELS
     def test_below_the_threshold_is_counted(self, rng, model):
         observed = TRUTH[model].isf([0.4, 0.5])
-        null, found = extrapolate_what_is_fine(lambda: DRAWS[model](rng, (300, 2)), observed, "power-mean", model, rng)
+        null, found = extrapolate_what_is_fine(
+            lambda: DRAWS[model](rng, (300, 2)), observed, Rule("power-mean"), model, rng
+        )
         want = counted_log_p(np.concatenate([observed[None], null]))[0]
         assert_allclose(found.log_p[:2], want, rtol=1e-12)
 
     @ALL_MODELS
     def test_many_rows_at_once_are_as_each_alone(self, rng, model):
         null, rows = DRAWS[model](rng, (150, 2)), DRAWS[model](rng, (3, 2)) * 3
-        whole = extrapolate(null, rows, "min-mean", model, np.random.default_rng(2))
+        whole = extrapolate(null, rows, Rule("min-mean"), model, np.random.default_rng(2))
         for k in range(3):
-            one = extrapolate(null, rows[k], "min-mean", model, np.random.default_rng(2))
+            one = extrapolate(null, rows[k], Rule("min-mean"), model, np.random.default_rng(2))
             for name in ("log_p", "z", "low", "high"):
                 assert_allclose(getattr(whole, name)[k], getattr(one, name), rtol=1e-12)
 
@@ -185,7 +187,7 @@ class TestExtrapolate:
         def draw():
             return rng.chisquare(5, (400, 2)) * (rng.random((400, 2)) < 0.6)
 
-        _, found = extrapolate_what_is_fine(draw, np.array([0.0, 25.0]), "power-mean", model, rng)
+        _, found = extrapolate_what_is_fine(draw, np.array([0.0, 25.0]), Rule("power-mean"), model, rng)
         assert (found.log_p[0], found.z[0], found.low[0]) == (0, -np.inf, -np.inf)
         assert abs(found.z[1] - stats.norm.isf(0.6 * stats.chi2.sf(25, 5))) < 1
         assert found.low[1] < found.z[1] < found.high[1]
@@ -193,18 +195,18 @@ class TestExtrapolate:
     def test_aggregate_is_not_bounded_by_the_number_of_toys(self, rng):
         null = rng.chisquare(5, (400, 3))
         for rule in RULES:
-            aggregates = aggregate_beyond(null, np.outer([40.0, 80.0, 800.0], np.ones(3)), rule)
-            assert aggregate_beyond(null, null, rule).max() < aggregates[0] < aggregates[1] < aggregates[2]
+            aggregates = aggregate_beyond(null, np.outer([40.0, 80.0, 800.0], np.ones(3)), Rule(rule))
+            assert aggregate_beyond(null, null, Rule(rule)).max() < aggregates[0] < aggregates[1] < aggregates[2]
 
     @pytest.mark.parametrize("rule", RULES)
     def test_aggregate_is_by_one_map_for_toys_and_observed(self, rng, rule):
         null = rng.exponential(size=(200, 3))
-        whole = aggregate_beyond(null, null, rule)
-        assert_allclose(aggregate_beyond(null, null[7:9], rule), whole[7:9], rtol=1e-12)
+        whole = aggregate_beyond(null, null, Rule(rule))
+        assert_allclose(aggregate_beyond(null, null[7:9], Rule(rule)), whole[7:9], rtol=1e-12)
         # what is not in the tail is counted
         bulk = np.all(null < np.quantile(null, 0.79, axis=0), axis=1)
         counted = np.log((1 + np.sum(null[None] >= null[:, None] * (1 - SLACK), axis=1)) / 201)
-        assert_allclose(whole[bulk], RULES[rule][1](counted)[bulk], rtol=1e-12)
+        assert_allclose(whole[bulk], Rule(rule).combine(counted)[bulk], rtol=1e-12)
 
     @pytest.mark.parametrize("rule", RULES)
     def test_toys_meet_the_map_of_the_others(self, rng, rule):
@@ -212,20 +214,20 @@ class TestExtrapolate:
         null = np.concatenate([null, null[:20]])  # 20 of them twice
         copies = np.ones(221)
         copies[:20] = copies[201:] = 2
-        found = aggregate_beyond(null, null, rule, copies)
+        found = aggregate_beyond(null, null, Rule(rule), copies)
         largest = np.argsort(-found)[:10]
         for k in [*largest, 0, 5, 100]:
             others = null[np.any(null != null[k], axis=1)]
             assert len(others) == 221 - copies[k]
             # the quantile where the tail begins is that of all
-            assert_allclose(found[k], aggregate_beyond(others, null[[k]], rule)[0], rtol=0.05)
+            assert_allclose(found[k], aggregate_beyond(others, null[[k]], Rule(rule))[0], rtol=0.05)
         # in its own map the most extreme toy is less so
-        assert found[largest[0]] > aggregate_beyond(null, null, rule)[largest[0]]
+        assert found[largest[0]] > aggregate_beyond(null, null, Rule(rule))[largest[0]]
 
     def test_a_refused_scale_has_no_z(self, rng):
         heavy = np.abs(rng.standard_t(2, (500, 1))) ** 1.5
         null = np.concatenate([rng.chisquare(5, (500, 1)), heavy], axis=1)
-        found = extrapolate(null, np.array([5.0, 1e9]), "min", "chi2", rng)
+        found = extrapolate(null, np.array([5.0, 1e9]), Rule("min"), "chi2", rng)
         assert_array_equal(np.isnan(found.z), found.goodness < MIN_GOODNESS)
         assert np.isnan(found.z[1])
 
@@ -239,7 +241,7 @@ class TestExtrapolate:
         ],
     )
     def test_refusals_say_why(self, rng, change, model, note):
-        found = extrapolate(change(rng.chisquare(5, (300, 1))), np.array([20.0]), "min", model, rng)
+        found = extrapolate(change(rng.chisquare(5, (300, 1))), np.array([20.0]), Rule("min"), model, rng)
         assert note in found.note
         assert np.isnan(found.z[-1])
         assert np.isnan(found.log_p[-1])
@@ -297,7 +299,9 @@ def test_band_covers_the_true_z(seed, model):
     """100 nulls of 500 toys at p = 1e-3: at least as many bands cover as 99.9 % of cases with 90 % coverage would."""
     x = TRUTH[model].isf([1e-3])
     found = [
-        extrapolate(DRAWS[model](np.random.default_rng([seed, i]), (500, 1)), x, "min", model, np.random.default_rng(i))
+        extrapolate(
+            DRAWS[model](np.random.default_rng([seed, i]), (500, 1)), x, Rule("min"), model, np.random.default_rng(i)
+        )
         for i in range(100)
     ]
     made = [f for f in found if not f.note]
