@@ -116,7 +116,7 @@ def ablations() -> list[System]:
     """The defaults, and each of them changed alone."""
     make = power_systems.sparker
     systems = [make()]
-    systems += [make(f"rule {rule}", rule=rule) for rule in ("min-mean", "min", "product", "mean")]
+    systems += [make(f"rule {name}", rule=Rule(name)) for name in ("power-mean", "min-mean", "min", "product", "mean")]
     systems.append(make("no companions", companions=False))
     systems.append(make("no gate", competition=False))
     systems += [make(f"loss {loss}", loss=loss) for loss in ("bce", "mse")]

@@ -45,10 +45,11 @@ def _estimator(make: Callable[..., Any]) -> Entries:
     return entries
 
 
-def sparker(name: str = "sparker", rule: Rule | str = SparKerTest().aggregation, **params: Any) -> System:
-    """`SparKerTest` with some parameters changed."""
-    if isinstance(rule, str):
-        rule = Rule(rule, SparKerTest(**params)._make_statistic().entry_weights)
+def sparker(name: str = "sparker", rule: Rule | None = None, **params: Any) -> System:
+    """`SparKerTest` with some parameters changed, or another rule."""
+    test = SparKerTest(**params)
+    if rule is None:
+        rule = Rule(test.aggregation, test._make_statistic().entry_weights)
     return System(name, _estimator(lambda **given: SparKerTest(**params, **given)), rule)
 
 

@@ -115,11 +115,8 @@ def main() -> None:
         if all(table.has(**cell) for cell in cells):
             continue
         starts = range(0, len(null) - args.set_size + 1, args.set_size)
-        found = np.array(
-            Parallel(args.jobs)(
-                delayed(one_set)(null, start, args.set_size, counted, model, joined) for start in starts
-            )
-        )
+        tasks = (delayed(one_set)(null, start, args.set_size, counted, model, joined) for start in starts)
+        found = np.array(Parallel(args.jobs)(tasks))
         for cell in cells:
             entries = slice(-1, None) if cell["of"] == "aggregate" else slice(0, -1)
             of_cell = found[:, list(WIDEST).index(cell["p"]), entries].reshape(-1, 4)

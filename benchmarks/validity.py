@@ -3,7 +3,8 @@
 Run: python benchmarks/validity.py [--jobs 2] [--sets 400] [--only TEXT]; afterwards --again reruns, with ten times the
 sets and fresh seeds, the cells above their 99 % limit. The design is fractional: for every mode each factor is varied
 alone about N_R / N_D = 5, N_D = 30, d = 1, continuous rows, and sizes are crossed for continuous rows; N_R above 6000
-only in d = 1 and 5, with half of the sets. 19 toys for 10 and 5 %, 99 for 1 %, so that alpha (n + 1) is whole. Beside
+only in d = 1 and 5, with half of the sets. Small samples of continuous rows under permutation, whose rates must be the
+nominal ones, have five times the sets. 19 toys for 10 and 5 %, 99 for 1 %, so that alpha (n + 1) is whole. Beside
 the p of the test, "aggregate", a cell counts the smallest corrected p of the kernels, "corrected", and the p of the
 same test with early stopping, "stopped" (99 toys only). "copies", rows that each sample repeats by itself, are no null
 of independent rows: fit warns of them, and the summary leaves them out. Resumable; writes
@@ -42,6 +43,12 @@ class Cell:
     n_data: int = 30
     ratio: int = 5
     n_toys: int = 19
+
+    def n_sets(self, usual: int) -> int:
+        """Number of null sets."""
+        n_reference = self.ratio * self.n_data
+        exact = self.mode == "permutation" and self.kind == "continuous" and n_reference <= 1500
+        return 5 * usual if exact else usual if n_reference <= 6000 else usual // 2
 
     def possible(self) -> bool:
         """Whether the package offers it, and the design has it."""
@@ -178,7 +185,7 @@ def main() -> None:
     table = Table(TABLES / "validity.csv", [*asdict(Cell("")), "n_sets", "first_seed", "what"])
     if not args.report:
         for cell in (cell for cell in design() if args.only in repr(cell)):
-            n_sets = args.sets if cell.ratio * cell.n_data <= 6000 else args.sets // 2
+            n_sets = cell.n_sets(args.sets)
             if not args.again:
                 run(cell, n_sets, 0, table, args.jobs)
             elif any(above(row) for row in table.rows if all(row[k] == str(v) for k, v in asdict(cell).items())):

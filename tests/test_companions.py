@@ -23,8 +23,10 @@ def pair(rng):
     return X, np.arange(300) >= 220
 
 
-def test_are_hotelling_and_a_standardised_mean_of_mahalanobis_distances(pair):
+@pytest.mark.parametrize("factor", [0.7, 1.3])
+def test_are_hotelling_and_a_standardised_mean_of_mahalanobis_distances(pair, factor):
     X, is_data = pair
+    X = np.where(is_data[:, None], X.mean(0) + factor * (X - X.mean(0)), X)
     n_r, n_d = np.sum(~is_data), np.sum(is_data)
     precision = np.linalg.inv(np.cov(X.T, ddof=0))
     shift = X[is_data].mean(0) - X[~is_data].mean(0)
@@ -32,7 +34,7 @@ def test_are_hotelling_and_a_standardised_mean_of_mahalanobis_distances(pair):
     q = np.einsum("nd,de,ne->n", X - X.mean(0), precision, X - X.mean(0)) - 3
     z = (q[is_data].mean() - q[~is_data].mean()) / np.sqrt(variance * np.mean(q**2))
     assert_allclose(entries(X, is_data), [shift @ precision @ shift / variance, max(z, 0) ** 2], rtol=1e-9)
-    assert (z > 0) == (entries(X, is_data)[1] > 0)
+    assert (z > 0) == (factor > 1)
 
 
 def test_under_permutations_have_the_means_of_chi_squared(rng):

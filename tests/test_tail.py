@@ -281,7 +281,7 @@ class TestInATest:
 
     def test_none_adds_nothing(self, samples, quick):
         result = SparKerTest(**quick).fit(*samples).result()
-        assert set(result.scales) == {"kind", "width", "rows", "statistic", "pvalue"}
+        assert set(result.scales) == {"kind", "width", "rows", "weight", "statistic", "pvalue"}
         assert result.tail_model is None
 
     def test_band_depends_on_the_seed_alone(self, samples, quick):
