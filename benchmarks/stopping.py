@@ -38,7 +38,7 @@ def one_set(clump: int, seed: int, n_toys: int, stopping: int, whole: bool) -> t
     if not whole:
         return len(values), p, np.nan
     for n in range(stopping, n_toys + 1):
-        k = count_exceedances(values[:n], test.statistics_, test.aggregation)
+        k = count_exceedances(values[:n], test.statistics_, test._fitted.aggregation)
         if k >= stopping:
             break
     return n, counted_p_value(k, n, stopping), p
