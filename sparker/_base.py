@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sparker import _aggregation, _calibration, _tail, _toys
 from sparker._calibration import Statistic
-from sparker._kernels_cupy import to_host
+from sparker._kernels import to_host
 from sparker._null import NullDistribution, load_run, run_of
 from sparker._results import (
     TwoSampleResult,

@@ -30,13 +30,13 @@ class CudaNewtonSolver(NewtonSolver):
 
     def solve(self, objective: Objective, toys: Array, centers: Array, schedule: Array) -> Paths:
         """See `sparker._solvers.Solver`."""
-        xp, pool, weights = device.cupy(), objective.pool, objective.weights
+        pool, weights = objective.pool, objective.weights
         fused = objective.loss == "np" and not objective.entropy and device.fits_a_thread(*centers.shape[1:])
         rows = device.resident(pool) if fused else None
         n_toys = max(1, int(ROOM * device.free_memory() / (2 * pool.n_rows * pool.dtype.itemsize)))
         parts = []
         for first in range(0, len(weights.data), n_toys):
-            sent = StackedWeights(*(xp.asarray(part[first : first + n_toys]) for part in weights))
+            sent = StackedWeights(*(device.send(part[first : first + n_toys]) for part in weights))
             of_part = (toys >= first) & (toys < first + n_toys)
             arguments = replace(objective, weights=sent), toys[of_part] - first, centers[of_part], schedule[of_part]
             parts.append(super().solve(*arguments) if rows is None else self._launch(rows, *arguments))
@@ -56,9 +56,9 @@ class CudaNewtonSolver(NewtonSolver):
             rows.boxes,
             np.int64(objective.pool.n_rows),
             *objective.weights,
-            xp.asarray(toys.astype(np.int32)),
-            xp.asarray(np.ascontiguousarray(centers, dtype=np.float64)),
-            xp.asarray(np.ascontiguousarray(schedule, dtype=np.float64)),
+            device.send(toys.astype(np.int32)),
+            device.send(centers.astype(np.float64)),
+            device.send(schedule.astype(np.float64)),
             np.int32(n_recorded),
             np.int32(n_steps),
             *map(np.float64, (objective.alpha, self.max_amplitude, self.tol, self.reach)),
@@ -77,12 +77,12 @@ def device_scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths
     xp = device.cupy()
     difference, variance = score_weights(toys)
     centers = (candidates - pool.origin).astype(pool.dtype)
-    moved, norms = xp.asarray(centers), xp.asarray(np.einsum("kd,kd->k", centers, centers))[:, None]
+    moved, norms = device.send(centers), device.send(np.einsum("kd,kd->k", centers, centers)[:, None])
     score = xp.zeros((len(widths), len(centers), difference.shape[1]))
     spread, reached = (xp.zeros((len(widths), len(centers), variance.shape[1])) for _ in range(2))
     for rows, of_rows, start in device.row_blocks(pool):
         part = slice(start, start + len(rows))
-        of_block = xp.asarray(difference[part]), xp.asarray(variance[part])
+        of_block = device.send(difference[part]), device.send(variance[part])
         distances = xp.maximum(norms - 2 * xp.matmul(moved, rows.T) + of_rows, 0)
         for m, width in enumerate(widths):
             kernels = xp.exp(distances * pool.dtype.type(-0.5 / width**2))

@@ -21,6 +21,7 @@ whose odds are s / (1 - s) = e^f, each less its value at f = 0::
 ``X`` (float32 or float64); sums are float64.
 """
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, NamedTuple
@@ -74,9 +75,21 @@ def executor(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads, thread_name_prefix="sparker")
 
 
+def _namespace(x: Array) -> Any:
+    """The array-API namespace of an array; CuPy's do not name theirs, which is CuPy itself."""
+    if hasattr(x, "__array_namespace__"):
+        return x.__array_namespace__()
+    return sys.modules[type(x).__module__.partition(".")[0]]
+
+
+def to_host(array: Any) -> Any:
+    """NumPy array of an array on a device; anything else as it is."""
+    return array.get() if hasattr(array, "__cuda_array_interface__") and hasattr(array, "get") else array
+
+
 def squared_distances(X: Array, centers: Array) -> Array:
     """Squared Euclidean distances, shape (n, M); a sum of squared differences, so that no digits cancel."""
-    xp = X.__array_namespace__()
+    xp = _namespace(X)
     return xp.stack([xp.sum((X - centers[i, :]) ** 2, axis=1) for i in range(centers.shape[0])], axis=1)
 
 
@@ -85,7 +98,7 @@ def _log_kernels(X: Array, centers: Array, width: float) -> Array:
 
 
 def _softmax(log_kernels: Array) -> Array:
-    xp = log_kernels.__array_namespace__()
+    xp = _namespace(log_kernels)
     # The plain ratio is 0 / 0 for rows far from every kernel: subtract the largest log first.
     kernels = xp.exp(log_kernels - xp.max(log_kernels, axis=1, keepdims=True))
     return kernels / xp.sum(kernels, axis=1, keepdims=True)
@@ -99,7 +112,7 @@ def responsibilities(X: Array, centers: Array, width: float) -> Array:
 def activations(X: Array, centers: Array, width: float, competition: bool) -> Array:
     """phi_i(x), shape (n, M)."""
     log_kernels = _log_kernels(X, centers, width)
-    xp = X.__array_namespace__()
+    xp = _namespace(X)
     kernels = xp.exp(log_kernels)
     return _softmax(log_kernels) * kernels if competition else kernels
 
@@ -142,7 +155,7 @@ def value_and_gradient(
     -------
     Evaluation
     """
-    xp = X.__array_namespace__()
+    xp = _namespace(X)
     log_kernels = _log_kernels(X, centers, width)
     gate = _softmax(log_kernels) if competition else None
     phi = xp.exp(log_kernels) if gate is None else gate * xp.exp(log_kernels)
@@ -219,7 +232,7 @@ def batch_value_and_gradient(
 
 def _terms(f: Array, weight: Array, count: Array, loss: str) -> tuple[Array, Array, Array]:
     """Each row's part of the loss, and its first and second derivative in f (Gauss-Newton for "mse")."""
-    xp = f.__array_namespace__()
+    xp = _namespace(f)
     if loss == "np":
         expected = weight * xp.exp(f)
         return weight * xp.expm1(f) - count * f, expected - count, expected
@@ -234,9 +247,9 @@ def _terms(f: Array, weight: Array, count: Array, loss: str) -> tuple[Array, Arr
 
 
 def _sum(terms: Array) -> Array:
-    xp = terms.__array_namespace__()
+    xp = _namespace(terms)
     return xp.sum(terms, axis=0, dtype=xp.float64)
 
 
 def _numpy(array: Array) -> npt.NDArray[np.float64]:
-    return np.asarray(array, dtype=np.float64)
+    return np.asarray(to_host(array), dtype=np.float64)

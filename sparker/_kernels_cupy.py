@@ -62,14 +62,14 @@ def is_available() -> bool:
     return True
 
 
-def to_host(array: Any) -> Any:
-    """NumPy array of an array of CuPy; anything else as it is."""
-    return array.get() if hasattr(array, "__cuda_array_interface__") and hasattr(array, "get") else array
-
-
 def fits_a_thread(n_kernels: int, n_features: int) -> bool:
     """Whether `fit` of ``_cuda.cu`` takes kernels of so many coordinates."""
     return n_kernels <= FUSED_KERNELS and n_kernels * n_features <= FUSED_COORDINATES
+
+
+def send(array: Any) -> DeviceArray:
+    """An array on the device, in C order; one that is there stays as it is."""
+    return array if hasattr(array, "__cuda_array_interface__") else cupy().asarray(np.ascontiguousarray(array))
 
 
 def free_memory() -> int:
@@ -128,25 +128,24 @@ def resident(pool: Pool) -> "Rows | None":
 
 
 def _move(pool: Pool) -> Rows:
-    xp = cupy()
     rows = pool.rows(np.arange(pool.n_rows))
     starts = np.arange(0, pool.n_rows, BOX)
     boxes = np.stack([np.minimum.reduceat(rows, starts), np.maximum.reduceat(rows, starts)], axis=1)
     columns = rows.T if pool.n_features <= FUSED_COORDINATES else rows[:0].T
-    columns, boxes = (xp.asarray(np.ascontiguousarray(part)) for part in (columns, boxes))
-    return Rows(xp.asarray(rows - pool.origin), xp.asarray(pool.norms), columns, boxes)
+
+    return Rows(send(rows - pool.origin), send(pool.norms), send(columns), send(boxes))
 
 
 def row_blocks(pool: Pool) -> Iterator[tuple[DeviceArray, DeviceArray, int]]:
     """Blocks of rows less the origin, their squared norms, and where they begin: kept there, or sent one by one."""
-    xp, kept = cupy(), resident(pool)
+    kept = resident(pool)
     for start in range(0, pool.n_rows, ROWS):
         stop = min(start + ROWS, pool.n_rows)
         if kept is not None:
             yield kept.rows[start:stop], kept.norms[start:stop], start
         else:
             rows = pool.rows(np.arange(start, stop)) - pool.origin
-            yield xp.asarray(rows), xp.asarray(pool.norms[start:stop]), start
+            yield send(rows), send(pool.norms[start:stop]), start
 
 
 def value_and_gradient(pool: Pool, weights: Any, kernels: Any, competition: bool, loss: str) -> Evaluation:
@@ -180,12 +179,12 @@ class _Group:
         self.shape = kernels.centers.shape
         self.widths = kernels.widths
         centers = (kernels.centers - pool.origin).astype(dtype).reshape(-1, pool.n_features)
-        self.centers = xp.asarray(centers)
-        self.center_norms = xp.asarray(np.einsum("kd,kd->k", centers, centers))
+        self.centers = send(centers)
+        self.center_norms = send(np.einsum("kd,kd->k", centers, centers))
         toys, places = np.unique(kernels.toys, return_inverse=True)
-        self.weights = [xp.asarray(part[toys]) for part in weights]
+        self.weights = [send(part[toys]) for part in weights]
         of_problem = places.astype(np.int32), kernels.amplitudes.astype(dtype), kernels.widths.astype(np.float64)
-        self.of_problem = [xp.asarray(np.ascontiguousarray(part)) for part in of_problem]
+        self.of_problem = [send(part) for part in of_problem]
         self.kernel = module(dtype, self.shape[1], 1, competition, loss).get_function("terms")
         n_sums = 1 + 2 * self.shape[1] + self.shape[1] * (self.shape[1] + 1) // 2
         self.sums = xp.zeros((self.shape[0], n_sums))

@@ -13,7 +13,7 @@ from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, validate_data
 
-from sparker._kernels_cupy import to_host
+from sparker._kernels import to_host
 from sparker._pool import Pool, unit_mean
 
 Array = npt.NDArray[Any]

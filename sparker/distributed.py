@@ -14,8 +14,7 @@ from sparker import _calibration, _companions, _starts, _toys
 from sparker._aggregation import Rule
 from sparker._backends import Backend, Kernels, StackedWeights, one_blas_thread, stack
 from sparker._base import Fitted, _draw_seed
-from sparker._kernels import Evaluation
-from sparker._kernels_cupy import to_host
+from sparker._kernels import Evaluation, to_host
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
 from sparker._samples import FLOATS

@@ -13,7 +13,7 @@ from sklearn.utils import check_array
 
 from sparker import _aggregation
 from sparker._base import TwoSampleTest
-from sparker._kernels_cupy import to_host
+from sparker._kernels import to_host
 from sparker._null import NullDistribution
 from sparker._results import clopper_pearson, counted_p_value
 from sparker._samples import FLOATS

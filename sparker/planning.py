@@ -14,7 +14,7 @@ from sklearn.utils import check_array
 
 from sparker import _aggregation, _calibration
 from sparker._base import TwoSampleTest, _draw_seed
-from sparker._kernels_cupy import to_host
+from sparker._kernels import to_host
 from sparker._null import NullDistribution
 from sparker._pool import Pool, Weights
 from sparker._results import clopper_pearson, counted_p_value

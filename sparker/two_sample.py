@@ -16,8 +16,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from sparker import _calibration, _starts, _where
 from sparker._backends import BACKENDS, Backend, choose
 from sparker._base import Fitted, TwoSampleTest
-from sparker._kernels import LOSSES
-from sparker._kernels_cupy import to_host
+from sparker._kernels import LOSSES, to_host
 from sparker._null import NullDistribution
 from sparker._results import TwoSampleResult
 from sparker._samples import FLOATS

@@ -1,0 +1,202 @@
+"""Whether the GPU agrees with the CPU, and how fast it is beside what it could do.
+
+Run on a machine with a CUDA device and CuPy: python benchmarks/gpu.py [--toys 10000] [--wide-toys 2000] [--quick].
+Checks first, and stops at one that fails: value, gradient and Hessian at given kernels, to 1e-4 of the largest entry in
+float32 and 1e-10 in float64 (the curvature of the centres, which only sets the length of a step, is printed); losses of
+whole fits in float64, to 1e-6; then 500 permutation toys of one search on either side, whose statistics must pass a
+Kolmogorov-Smirnov test at every scale (p > 0.001, divided by their number) and whose p-values for the same data must
+agree within two binomial deviations. Then the times: of a pass, beside the limits that are measured here (copy of
+memory, float32 matrix product, exponentials), and of the toys of whole tests. A pass of `fit` is half of a fit of one
+step without polishing, which makes two. Writes benchmarks/tables/gpu.csv; each row names the device.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from common import TABLES, Table
+from scipy import stats
+from speed_cases import Case
+
+from sparker import SparKerTest, _device, _kernels_cupy
+from sparker._backends import Backend, Kernels, StackedWeights
+from sparker._objective import Objective, Point
+from sparker._pool import Pool
+from sparker._solvers import NewtonSolver
+from sparker.datasets import make_clump, make_exponential
+
+CASES = (Case(20_000, 1, 3), Case(7000, 16, 3), Case(2000, 1000, 5))
+LARGE = (Case(202_000, 1, 3), Case(22_000, 1000, 5))
+
+
+def objective(case: Case, backend: str, dtype: Any, n_toys: int) -> tuple[Objective, Kernels]:
+    """The same rows, toys and kernels for every backend; eight widths of each toy."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(case.n_rows, case.n_features)).astype(dtype)
+    counts = np.stack([rng.permutation(case.n_rows) < case.n_rows // 100 for _ in range(n_toys)]).astype(dtype)
+    weights = (1 - counts) * counts.sum(axis=1, keepdims=True) / (1 - counts).sum(axis=1, keepdims=True)
+    widths = np.tile(case.width * np.geomspace(1, 0.3, 8), n_toys)
+    shape = (len(widths), case.n_kernels)
+    centers = X[rng.integers(case.n_rows, size=shape)].astype(np.float64)
+    kernels = Kernels(np.repeat(np.arange(n_toys), 8), rng.normal(size=shape), centers, widths)
+    pool, order = Pool([X]).packed
+    stacked = StackedWeights(weights[:, order].astype(dtype), counts[:, order])
+    return Objective(pool, stacked, True, 0.1, Backend(backend)), kernels
+
+
+def check_passes() -> None:
+    """Value, gradient and Hessian beside those of the definition."""
+    for case in CASES:
+        for dtype, tolerance in ((np.float32, 1e-4), (np.float64, 1e-10)):
+            (on_device, kernels), (on_host, _) = (objective(case, name, dtype, 3) for name in ("cupy", "numpy"))
+            for name, got, want in zip(Point._fields, on_device(kernels), on_host(kernels), strict=True):
+                worst = float(np.max(np.abs(got - want)) / np.max(np.abs(want)))
+                print(f"{case.name} {np.dtype(dtype)} {name}: {worst:.1e}")
+                if name != "center_curvature" and not worst <= tolerance:
+                    sys.exit(f"{case.name} in {np.dtype(dtype)} differs from the CPU by {worst:.1e} > {tolerance:g}.")
+
+
+def check_fits() -> None:
+    """Whole fits in float64: the losses where they end."""
+    (on_device, kernels), (on_host, _) = (objective(CASES[0], name, np.float64, 3) for name in ("cupy", "numba"))
+    arguments = kernels.toys, kernels.centers, np.repeat(kernels.widths[:, None, None], 5, axis=2)
+    got = _device.CudaNewtonSolver(5.0).solve(on_device, *arguments).losses
+    want = NewtonSolver(5.0).solve(on_host, *arguments).losses
+    worst = float(np.max(np.abs(got - want)))
+    print(f"losses of fits, {CASES[0].name} float64: {worst:.1e}")
+    if not worst <= 1e-6:
+        sys.exit(f"Fits end at losses that differ from those of the CPU by {worst:.1e} > 1e-6.")
+
+
+def check_nulls(n_toys: int) -> None:
+    """Toys of one search on either side."""
+    pair = make_exponential("bulk", n_reference=10_000, random_state=0)
+    samples = pair.reference.astype(np.float32), pair.data.astype(np.float32)
+    tests = [SparKerTest(backend=name, n_toys=n_toys, random_state=0).fit(*samples) for name in ("cupy", "numba")]
+    values = [test.calibrate().values for test in tests]
+    p = [test.p_value() for test in tests]
+    smallest = min(stats.ks_2samp(*columns).pvalue for columns in zip(values[0].T, values[1].T, strict=True))
+    deviation = np.sqrt(max(p) * (1 - max(p)) / n_toys)
+    print(f"{n_toys} toys: p = {p[0]:.4f} and {p[1]:.4f}; smallest Kolmogorov-Smirnov p of a scale {smallest:.3g}")
+    if smallest < 0.001 / values[0].shape[1] or abs(p[0] - p[1]) > 2 * deviation:
+        sys.exit("The null of the GPU is not that of the CPU.")
+
+
+def seconds(xp: Any, function: Callable[[], Any], repeats: int = 10) -> float:
+    """Median over repeats of the time of a call that leaves its results on the device, by events."""
+    function()
+    found = []
+    for _ in range(repeats):
+        begin, end = xp.cuda.Event(), xp.cuda.Event()
+        begin.record()
+        function()
+        end.record()
+        end.synchronize()
+        found.append(1e-3 * xp.cuda.get_elapsed_time(begin, end))
+    return float(np.median(found))
+
+
+def limits(xp: Any) -> dict[str, float]:
+    """Bytes copied (read and written), operations of matrix products, and exponentials a second."""
+    source = xp.ones(1 << 28, dtype=np.float32)
+    target = xp.empty_like(source)
+    square = xp.ones((8192, 8192), dtype=np.float32)
+    loop = "float v = x; for (int k = 0; k < 256; ++k) v = expf(-v); y = v"
+    exponentials = xp.ElementwiseKernel("float32 x", "float32 y", loop, "exponentials")
+    return {
+        "bytes": 2 * source.nbytes / seconds(xp, lambda: xp.copyto(target, source)),
+        "product": 2 * 8192**3 / seconds(xp, lambda: xp.matmul(square, square)),
+        "exp": 256 * (1 << 24) / seconds(xp, lambda: exponentials(source[: 1 << 24], target[: 1 << 24])),
+    }
+
+
+def add_passes(xp: Any, table: Table, device: str, n_toys: int) -> None:
+    """Passes of a batch of toys beside the limits."""
+    of_device = limits(xp)
+    one_dimension, wide = LARGE
+    found, kernels = objective(one_dimension, "cupy", np.float32, n_toys)
+    solver = _device.CudaNewtonSolver(5.0, tol=np.inf, max_polish=0)
+    schedule = kernels.widths[:, None, None]
+    taken = 0.5 * _wall(lambda: solver.solve(found, kernels.toys, kernels.centers, schedule))
+    work = one_dimension.n_rows * len(kernels.widths)
+    allowed = work * (one_dimension.n_kernels + 1) / of_device["exp"]
+    _add_pass(table, device, one_dimension, n_toys, taken, allowed, "exp", of_device["exp"])
+    found, kernels = objective(wide, "cupy", np.float32, n_toys)
+    sent = found.weights._replace(reference=xp.asarray(found.weights.reference), data=xp.asarray(found.weights.data))
+    taken = _wall(lambda: found.backend.value_and_gradient(found.pool, sent, kernels, True, "np"))
+    operations = 4 * wide.n_rows * wide.n_features * kernels.amplitudes.size
+    allowed = operations / of_device["product"]
+    _add_pass(table, device, wide, n_toys, taken, allowed, "product", of_device["product"])
+
+
+def _wall(function: Callable[[], Any], repeats: int = 5) -> float:
+    """Median time of a call whose results come back to the host."""
+    function()
+    found = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - start)
+    return float(np.median(found))
+
+
+def _add_pass(
+    table: Table, device: str, case: Case, n_toys: int, taken: float, allowed: float, name: str, rate: float
+) -> None:
+    table.add(
+        {
+            "device": device,
+            "what": f"pass {case.name}, {n_toys} toys, 8 widths",
+            "seconds": f"{taken:.3g}",
+            "limit_seconds": f"{allowed:.3g}",
+            "share_of_limit": round(allowed / taken, 3),
+            "limited_by": f"{name}: {rate:.3g} per second",
+        }
+    )
+
+
+def add_toys(table: Table, device: str, name: str, samples: tuple[np.ndarray, np.ndarray], n_toys: int) -> None:
+    """Time of the toys of one test, fit and compilation apart."""
+    reference, data = (rows.astype(np.float32) for rows in samples)
+    test = SparKerTest(backend="cupy", n_toys=n_toys, random_state=0, verbose=1)
+    SparKerTest(backend="cupy", n_toys=19, random_state=0).fit(reference, data=data).p_value()
+    test.fit(reference, data=data)
+    start = time.perf_counter()
+    test.calibrate()
+    taken = time.perf_counter() - start
+    what = f"{n_toys} toys, {len(reference)} + {len(data)} rows, d = {reference.shape[1]}, {name}"
+    table.add({"device": device, "what": what, "seconds": f"{taken:.3g}"} | dict.fromkeys(COLUMNS, ""))
+
+
+COLUMNS = ("limit_seconds", "share_of_limit", "limited_by")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--toys", type=int, default=10_000, help="of the search in one dimension")
+    parser.add_argument("--wide-toys", type=int, default=2000, help="in 1000 dimensions")
+    parser.add_argument("--quick", action="store_true", help="few toys, to see that all runs")
+    args = parser.parse_args()
+    try:
+        xp = _kernels_cupy.cupy()
+    except ImportError as error:
+        sys.exit(str(error))
+    if args.quick:
+        args.toys, args.wide_toys = 256, 256
+    device = xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    table = Table(TABLES / ("gpu_quick.csv" if args.quick else "gpu.csv"), ["device", "what"])
+    check_passes()
+    check_fits()
+    check_nulls(500)
+    add_passes(xp, table, device, 16 if args.quick else 256)
+    pair = make_exponential("bulk", n_reference=200_000, random_state=0)
+    add_toys(table, device, "search", (pair.reference, pair.data), args.toys)
+    pair = make_clump(n_features=1000, n_reference=20_000, n_data=2000, random_state=0)
+    add_toys(table, device, "clump", (pair.reference, pair.data), args.wide_toys)
+
+
+if __name__ == "__main__":
+    main()
