@@ -24,6 +24,8 @@ from sparker._schedule import Width
 from sparker._statistic import SparKerStatistic
 from sparker._where import KernelSignificance, KernelSummary
 
+ROWS = 1 << 16  # in a block of `score_samples`
+
 logger = logging.getLogger("sparker")
 
 Array = npt.NDArray[Any]
@@ -327,7 +329,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         """
         check_is_fitted(self)
         X = validate_data(self, to_host(X), dtype=FLOATS, order="C", reset=False)
-        return self._contributions(X)
+        return np.concatenate([self._contributions(block) for block in _blocks(X)])
 
     def kernel_table(self, n_nearest: int = 10) -> list[KernelSummary]:
         """The kernels at ``width_``, largest score first.
@@ -478,7 +480,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         )
 
     def _log_density_ratio(self, X: Array) -> Array:
-        return self._contributions(X).sum(axis=1)
+        return np.concatenate([self._contributions(block).sum(axis=1) for block in _blocks(X)])
 
     def _contributions(self, X: Array) -> Array:
         statistic = self._fitted.statistic
@@ -490,6 +492,11 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         statistic = self._fitted.statistic
         assert isinstance(statistic, SparKerStatistic)
         Backend(statistic.backend).warm_up(self._fitted.observed.pool.dtype)
+
+
+def _blocks(X: Array) -> list[Array]:
+    """Rows a few at a time: they may be in a file, and what is made of them is larger than they are."""
+    return [X[start : start + ROWS] for start in range(0, len(X), ROWS)]
 
 
 def _shares(parts: Array, sign: int, value: Callable[[Array], Array]) -> Array:

@@ -16,7 +16,7 @@ ROOT = Path(sparker.__file__).parent
 ORDER = [
     {"__main__"},
     {"cli"},
-    {"_io", "displays", "datasets", "presets"},
+    {"_io", "files", "displays", "datasets", "presets"},
     {"__init__"},
     {"planning", "monitoring", "systematics", "distributed"},
     {"two_sample", "peers"},
@@ -97,7 +97,7 @@ def test_public_names_exist():
 
 
 def test_public_names_of_public_modules_exist():
-    for name in ("datasets", "displays", "presets"):
+    for name in ("datasets", "displays", "files", "presets"):
         if (ROOT / f"{name}.py").exists():
             module = importlib.import_module(f"sparker.{name}")
             assert module.__all__

@@ -12,7 +12,7 @@ from numpydoc.validate import validate
 
 import sparker
 
-MODULES = ["sparker", "sparker.datasets", "sparker.displays", "sparker.presets"]
+MODULES = ["sparker", "sparker.datasets", "sparker.displays", "sparker.files", "sparker.presets"]
 ROOT = Path(sparker.__file__).parent
 
 IGNORED = {
