@@ -16,7 +16,7 @@ BLOCK = 1 << 24  # bytes of rows in memory at a time
 
 
 def open_table(source: str | Path, *, key: str | None = None, directory: str | Path | None = None) -> Array:
-    """Rows of a file as a memory map, which `SparKerTest.fit` and ``score_samples`` read in blocks.
+    """Open the rows of a file as a memory map, which `SparKerTest.fit` and ``score_samples`` read in blocks.
 
     A ``.npy`` file is mapped as it is. From HDF5 and parquet a copy is written, a block at a time, to a nameless file
     that is gone with the array.
