@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 
 from sparker import _kernels, _kernels_cupy, _kernels_matmul, _kernels_numba
 from sparker._kernels import Evaluation
-from sparker._pool import Pool, Weights
+from sparker._pool import PACKED_FEATURES, Pool, Weights
 
 Array = npt.NDArray[Any]
 
@@ -88,12 +88,14 @@ class Backend:
         module = self._module(pool.n_features)
         at = kernels.amplitudes.astype(pool.dtype), kernels.centers.astype(pool.dtype), kernels.widths
         parts = []
-        for X, part in pool.parts():
+        for k, (X, part) in enumerate(pool.parts()):
             options: dict[str, Any] = {}
             if module is not _kernels:
                 options["n_threads"] = self._n_threads(X.size * at[0].size)
             if module is _kernels_matmul:
                 options |= {"origin": pool.origin, "norms": pool.norms[part]}
+            if module is _kernels_numba and pool.n_features <= PACKED_FEATURES:
+                options["boxes"] = pool.bounds(_kernels_numba.BLOCK)[k]
             arguments = weights.reference, weights.data, part.start, kernels.toys, *at, competition, loss
             parts.append(module.batch_value_and_gradient(X, *arguments, **options))
         return parts[0] if len(parts) == 1 else Evaluation(*(sum(terms) for terms in zip(*parts, strict=True)))

@@ -129,8 +129,7 @@ def resident(pool: Pool) -> "Rows | None":
 
 def _move(pool: Pool) -> Rows:
     rows = pool.rows(np.arange(pool.n_rows))
-    starts = np.arange(0, pool.n_rows, BOX)
-    boxes = np.stack([np.minimum.reduceat(rows, starts), np.maximum.reduceat(rows, starts)], axis=1)
+    (boxes,) = Pool([rows]).bounds(BOX)
     columns = rows.T if pool.n_features <= FUSED_COORDINATES else rows[:0].T
 
     return Rows(send(rows - pool.origin), send(pool.norms), send(columns), send(boxes))

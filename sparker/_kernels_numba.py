@@ -14,7 +14,8 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-from numba.extending import overload
+from llvmlite import ir
+from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 
 from sparker._kernels import LOSSES, Evaluation, executor
@@ -50,7 +51,7 @@ def _inline(function: Callable[..., Any]) -> Any:
 
 
 def _tables(dtype: type[np.floating[Any]], degree: int, ln2_high: float, limits: tuple[float, float]) -> Any:
-    """Constants of `_exp` for one float dtype: polynomial, range reduction and reach of kernels, layout of its bits.
+    """Constants of `_exp` for one float dtype: polynomial, range reduction and reach of kernels.
 
     ln 2 is split in two (Cody and Waite): the high part ends in zeros, so that its small multiples are exact.
     """
@@ -61,10 +62,7 @@ def _tables(dtype: type[np.floating[Any]], degree: int, ln2_high: float, limits:
     # kernels below a quarter of the resolution are out of reach
     negligible = math.log(0.25 * np.finfo(dtype).eps)
     constants = (1 / math.log(2), ln2_high, math.log(2) - ln2_high, *limits, 0.5, negligible)
-    integer = np.int32 if dtype is np.float32 else np.int64
-    layout = np.finfo(dtype)
-    bias, shift = integer(layout.maxexp - 1), integer(layout.nmant)
-    return tuple(map(dtype, coefficients[::-1])), tuple(map(dtype, constants)), bias, shift
+    return tuple(map(dtype, coefficients[::-1])), tuple(map(dtype, constants))
 
 
 _TABLES = {
@@ -88,39 +86,62 @@ def _typed_table(x: Any) -> Any:
     return implementation
 
 
-@_inline
-def _reduce(x: Array, bits: Array, n: int, table: Any) -> None:
-    """Split x = power ln 2 + r for n entries: r goes into `x`, 2^power, as the bits of a float, into `bits`."""
-    _, (log2e, ln2_high, ln2_low, lowest, highest, half, _), bias, shift = table
-    for b in range(n):
-        clipped = min(max(x[b], lowest), highest)
-        power = np.floor(clipped * log2e + half)
-        bits[b] = (bits.dtype.type(power) + bias) << shift
-        x[b] = (clipped - power * ln2_high) - power * ln2_low
+def _power_of_two(power: Any) -> Any:
+    """2^power of the same float type, for a whole number in its range."""
+    return type(power)(2) ** power
+
+
+@intrinsic
+def _from_bits(typing_context: Any, power: Any) -> Any:
+    """Put the float together from its bits: ``ldexp`` does not vectorise."""
+    info = np.finfo(as_dtype(power))
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = context.get_value_type(power)
+        integer = ir.IntType(info.bits)
+        biased = builder.add(builder.fptosi(arguments[0], integer), integer(info.maxexp - 1))
+        return builder.bitcast(builder.shl(biased, integer(info.nmant)), kind)
+
+    return power(power), generate
+
+
+@overload(_power_of_two)
+def _typed_power_of_two(power: Any) -> Any:
+    def implementation(power: Any) -> Any:
+        return _from_bits(power)
+
+    return implementation
 
 
 @_inline
-def _exp(x: Array, bits: Array, n: int, table: Any) -> None:
-    """X <- exp(x) in place for n entries."""
-    _reduce(x, bits, n, table)
-    coefficients, powers = table[0], bits.view(x.dtype)
-    for b in range(n):
-        value = coefficients[0]
-        for c in range(1, len(coefficients)):
-            value = value * x[b] + coefficients[c]
-        x[b] = value * powers[b]
+def _reduce(x: float, table: Any) -> tuple[float, float]:
+    """Split x into power ln 2 + r: r and 2^power."""
+    _, (log2e, ln2_high, ln2_low, lowest, highest, half, _) = table
+    clipped = min(max(x, lowest), highest)
+    power = np.floor(clipped * log2e + half)
+    return (clipped - power * ln2_high) - power * ln2_low, _power_of_two(power)
 
 
 @_inline
-def _expm1(x: Array, bits: Array, n: int, table: Any) -> None:
-    """X <- exp(x) - 1 in place for n entries, without cancellation at small x."""
-    _reduce(x, bits, n, table)
-    coefficients, powers = table[0], bits.view(x.dtype)
-    for b in range(n):
-        value = coefficients[0]
-        for c in range(1, len(coefficients) - 1):
-            value = value * x[b] + coefficients[c]
-        x[b] = value * x[b] * powers[b] + (powers[b] - coefficients[-1])
+def _exp(x: float, table: Any) -> float:
+    """Exponential of x."""
+    rest, power = _reduce(x, table)
+    coefficients = table[0]
+    value = coefficients[0]
+    for c in range(1, len(coefficients)):
+        value = value * rest + coefficients[c]
+    return value * power
+
+
+@_inline
+def _expm1(x: float, table: Any) -> float:
+    """Exponential of x, less 1, without cancellation at small x."""
+    rest, power = _reduce(x, table)
+    coefficients = table[0]
+    value = coefficients[0]
+    for c in range(1, len(coefficients) - 1):
+        value = value * rest + coefficients[c]
+    return value * rest * power + (power - coefficients[-1])
 
 
 @_inline
@@ -131,48 +152,48 @@ def _load(X: Array, start: int, rows: Array) -> tuple[int, int]:
     """
     size = min(BLOCK, len(X) - start)
     n = (size + LANES - 1) // LANES * LANES
+    whole = size // LANES * LANES
+    for first in range(0, whole, LANES):  # a tile of rows at a time stays in the first-level cache
+        for j in range(X.shape[1]):
+            row = rows[j]
+            for k in range(LANES):
+                row[first + k] = X[start + first + k, j]
     for j in range(X.shape[1]):
-        rows[j, :size] = X[start : start + size, j]
+        rows[j, whole:size] = X[start + whole : start + size, j]
         rows[j, size:n] = X[start, j]
     return size, n
 
 
 @_inline
 def _distances(rows: Array, centers: Array, distances: Array, n: int) -> None:
+    """Squared distances of a block; four features at a time, since loads and stores cost more than arithmetic."""
+    n_features = centers.shape[1]
     for i in range(len(centers)):
-        distance = distances[i]
-        center, row = centers[i, 0], rows[0]
-        for b in range(n):
-            offset = row[b] - center
-            distance[b] = offset * offset
-        for j in range(1, centers.shape[1]):
-            center, row = centers[i, j], rows[j]
-            for b in range(n):
-                offset = row[b] - center
-                distance[b] += offset * offset
-
-
-@_inline
-def _bound(rows: Array, work: Array, box: Array, n: int) -> None:
-    """Fill `box` (2, d) with the smallest and largest value of each feature in a block."""
-    low, high = work[0], work[1]
-    for j in range(len(rows)):
-        row = rows[j]
-        low[:LANES] = row[:LANES]
-        high[:LANES] = row[:LANES]
-        for start in range(LANES, n, LANES):  # lane by lane: a minimum of all alone does not vectorise
-            for k in range(LANES):
-                low[k] = min(low[k], row[start + k])
-                high[k] = max(high[k], row[start + k])
-        box[0, j], box[1, j] = low[0], high[0]
-        for k in range(1, LANES):
-            box[0, j] = min(box[0, j], low[k])
-            box[1, j] = max(box[1, j], high[k])
+        distance, center = distances[i], centers[i]
+        if n_features < 4:
+            a, t, done = rows[0], center[0], 1
+            for k in range(n):
+                distance[k] = (a[k] - t) ** 2
+        else:
+            a, b, c, d, done = rows[0], rows[1], rows[2], rows[3], 4
+            t, u, v, w = center[0], center[1], center[2], center[3]
+            for k in range(n):
+                distance[k] = (a[k] - t) ** 2 + (b[k] - u) ** 2 + (c[k] - v) ** 2 + (d[k] - w) ** 2
+        whole = n_features // 4 * 4
+        for j in range(done, whole, 4):
+            a, b, c, d = rows[j], rows[j + 1], rows[j + 2], rows[j + 3]
+            t, u, v, w = center[j], center[j + 1], center[j + 2], center[j + 3]
+            for k in range(n):
+                distance[k] += (a[k] - t) ** 2 + (b[k] - u) ** 2 + (c[k] - v) ** 2 + (d[k] - w) ** 2
+        for j in range(max(done, whole), n_features):
+            a, t = rows[j], center[j]
+            for k in range(n):
+                distance[k] += (a[k] - t) ** 2
 
 
 @_inline
 def _in_reach(box: Array, centers: Array, farthest: float) -> bool:
-    """Whether a kernel is within the squared distance `farthest` of the box of a block."""
+    """Whether a kernel is within the squared distance `farthest` of the box (2, d) of a block."""
     zero = box.dtype.type(0)
     for i in range(len(centers)):
         distance = zero
@@ -185,16 +206,15 @@ def _in_reach(box: Array, centers: Array, farthest: float) -> bool:
 
 
 @_inline
-def _kernels(distances: Array, scale: float, phi: Array, bits: Array, n: int, table: Any) -> None:
+def _kernels(distances: Array, scale: float, phi: Array, n: int, table: Any) -> None:
     """Phi <- k of a block, from its squared distances; scale = -1 / (2 sigma^2)."""
     for i in range(len(distances)):
         for b in range(n):
-            phi[i, b] = distances[i, b] * scale
-        _exp(phi[i], bits, n, table)
+            phi[i, b] = _exp(distances[i, b] * scale, table)
 
 
 @_inline
-def _softmax(distances: Array, scale: float, gate: Array, work: Array, bits: Array, n: int, table: Any) -> None:
+def _softmax(distances: Array, scale: float, gate: Array, work: Array, n: int, table: Any) -> None:
     """Gate of a block in the log domain, right however far a row is from every kernel."""
     nearest, total = work[0], work[1]
     nearest[:n] = distances[0, :n]
@@ -204,9 +224,7 @@ def _softmax(distances: Array, scale: float, gate: Array, work: Array, bits: Arr
     total[:n] = 0
     for i in range(len(distances)):
         for b in range(n):
-            gate[i, b] = (distances[i, b] - nearest[b]) * scale
-        _exp(gate[i], bits, n, table)
-        for b in range(n):
+            gate[i, b] = _exp((distances[i, b] - nearest[b]) * scale, table)
             total[b] += gate[i, b]
     for i in range(len(distances)):
         for b in range(n):
@@ -214,60 +232,59 @@ def _softmax(distances: Array, scale: float, gate: Array, work: Array, bits: Arr
 
 
 @_inline
-def _compete(phi: Array, gate: Array, work: Array, n: int) -> None:
-    """Fill the gate from the kernels in phi, then phi = gate k.
+def _compete(phi: Array, gate: Array, amplitudes: Array, work: Array, n: int) -> None:
+    """Fill the gate from the kernels in phi, then phi = gate k, and leave f in `work[0]`.
 
     The kernels themselves serve where `_softmax` would be needed for the gate alone: `_exp` is never 0, and a row so
     far away that its gate is not right has f = 0 and adds nothing to any sum.
     """
-    one, share = phi.dtype.type(1), work[0]
+    one, f, share = phi.dtype.type(1), work[0], work[1]
     share[:n] = phi[0, :n]
     for i in range(1, len(phi)):
         for b in range(n):
             share[b] += phi[i, b]
     for b in range(n):
         share[b] = one / share[b]
+    f[:n] = 0
     for i in range(len(phi)):
         for b in range(n):
-            gate[i, b] = phi[i, b] * share[b]
-            phi[i, b] *= gate[i, b]
+            own = phi[i, b] * share[b]
+            gate[i, b] = own
+            phi[i, b] *= own
+            f[b] += amplitudes[i] * phi[i, b]
 
 
 @_inline
-def _loss(
-    phi: Array,
-    amplitudes: Array,
-    weights: Array,
-    counts: Array,
-    loss: int,
-    work: Array,
-    bits: Array,
-    n: int,
-    table: Any,
-) -> float:
-    """Leave f, and the second and first derivative of the loss in f, in `work[0:3]` and return the loss of a block."""
-    f, curving, residual, excess = work[0], work[1], work[2], work[3]
+def _add_up(phi: Array, amplitudes: Array, work: Array, n: int) -> None:
+    """Leave f without the gate in `work[0]`."""
+    f = work[0]
     f[:n] = 0
     for i in range(len(phi)):
         for b in range(n):
             f[b] += amplitudes[i] * phi[i, b]
-    excess[:n] = f[:n]
-    _expm1(excess, bits, n, table)
-    one, half, two = phi.dtype.type(1), phi.dtype.type(0.5), phi.dtype.type(2)
+
+
+@_inline
+def _loss(weights: Array, counts: Array, loss: int, work: Array, n: int, table: Any) -> float:
+    """Leave the second and first derivative of the loss in f in `work[1:3]` and return the loss of a block."""
+    f, curving, residual = work[0], work[1], work[2]
+    one, half, two = f.dtype.type(1), f.dtype.type(0.5), f.dtype.type(2)
     total = 0.0
     if loss == 0:  # "np"
         for b in range(n):
-            curving[b] = weights[b] * (excess[b] + one)
+            excess = _expm1(f[b], table)
+            curving[b] = weights[b] * (excess + one)
             residual[b] = curving[b] - counts[b]
-            total += np.float64(weights[b] * excess[b] - counts[b] * f[b])
+            total += np.float64(weights[b] * excess - counts[b] * f[b])
         return total
     for b in range(n):
-        odds, weight, count = excess[b] + one, weights[b], counts[b]
+        excess = _expm1(f[b], table)
+        odds, weight, count = excess + one, weights[b], counts[b]
         rest = one / (one + odds)
         s = odds * rest
         slope = s * rest
         if loss == 1:  # "bce"
-            total += np.float64((weight + count) * np.log1p(half * excess[b]) - count * f[b])
+            total += np.float64((weight + count) * np.log1p(half * excess) - count * f[b])
             residual[b] = weight * s - count * rest
             curving[b] = (weight + count) * slope
         else:  # "mse"; s^2 - 1/4 = (s - 1/2) (s + 1/2)
@@ -286,6 +303,7 @@ def _add_gradients(
     competition: bool,
     amplitudes: Array,
     centers: Array,
+    nowhere: Array,
     work: Array,
     sums: Array,
     n: int,
@@ -301,29 +319,42 @@ def _add_gradients(
     zero, two = phi.dtype.type(0), phi.dtype.type(2)
     for i in range(n_kernels):
         amplitude, of_amplitude, of_center = amplitudes[i], zero, zero
-        if competition:
-            for b in range(n):
-                slope[b] = two * amplitude * phi[i, b] - gate[i, b] * f[b]
-        else:
-            for b in range(n):
-                slope[b] = amplitude * phi[i, b]
         for b in range(n):
+            part = amplitude * phi[i, b]
+            steep = two * part - gate[i, b] * f[b] if competition else part
             of_amplitude += residual[b] * phi[i, b]
-            of_center += curving[b] * slope[b] * slope[b] * distances[i, b]
+            of_center += curving[b] * steep * steep * distances[i, b]
             product[b] = curving[b] * phi[i, b]
-            slope[b] *= residual[b]
+            slope[b] = steep * residual[b]
         sums[1 + i] += np.float64(of_amplitude)
         sums[curvature + i] += np.float64(of_center)
-        for j in range(i + 1):
-            total = zero
-            for b in range(n):
-                total += product[b] * phi[j, b]
-            sums[hessian + i * n_kernels + j] += np.float64(total)
-        for j in range(n_features):
-            center, row, total = centers[i, j], rows[j], zero
-            for b in range(n):
-                total += slope[b] * (row[b] - center)
-            sums[gradient + i * n_features + j] += np.float64(total)
+        _add_products(product, phi, nowhere, sums[hessian + i * n_kernels :], i + 1, n)
+        _add_products(slope, rows, centers[i], sums[gradient + i * n_features :], n_features, n)
+
+
+@_inline
+def _add_products(x: Array, rows: Array, origin: Array, sums: Array, n_rows: int, n: int) -> None:
+    """Add the sum of x_b (rows_jb - origin_j) over b to sums_j; four j at a time, which share the loads of x."""
+    zero = x.dtype.type(0)
+    whole = n_rows // 4 * 4
+    for j in range(0, whole, 4):
+        p, q, r, s = rows[j], rows[j + 1], rows[j + 2], rows[j + 3]
+        of_p, of_q, of_r, of_s = origin[j], origin[j + 1], origin[j + 2], origin[j + 3]
+        t, u, v, w = zero, zero, zero, zero
+        for b in range(n):
+            t += x[b] * (p[b] - of_p)
+            u += x[b] * (q[b] - of_q)
+            v += x[b] * (r[b] - of_r)
+            w += x[b] * (s[b] - of_s)
+        sums[j] += np.float64(t)
+        sums[j + 1] += np.float64(u)
+        sums[j + 2] += np.float64(v)
+        sums[j + 3] += np.float64(w)
+    for j in range(whole, n_rows):
+        p, of_p, total = rows[j], origin[j], zero
+        for b in range(n):
+            total += x[b] * (p[b] - of_p)
+        sums[j] += np.float64(total)
 
 
 @_compile
@@ -335,6 +366,7 @@ def _sum_chunks(
     weights: Array,
     counts: Array,
     offset: int,
+    boxes: Array,
     toys: Array,
     amplitudes: Array,
     centers: Array,
@@ -344,7 +376,7 @@ def _sum_chunks(
 ) -> None:
     """Fill chunks first to last - 1 of `partial` (n_chunks, P, ...) with their sums; see `_unpack` for the order.
 
-    Every block of rows is loaded once for all problems.
+    Every block of rows is loaded once for all problems that reach it; where there are no `boxes` all do.
     """
     n_problems, n_kernels, n_features = centers.shape
     table = _table(X)
@@ -353,27 +385,30 @@ def _sum_chunks(
     phi = np.empty((n_kernels, BLOCK), X.dtype)
     gate = np.empty((n_kernels, BLOCK), X.dtype)
     work = np.empty((7, BLOCK), X.dtype)
-    bits = np.full(BLOCK, table[2])
-    box = np.empty((2, n_features), X.dtype)
+    nowhere = np.zeros(n_kernels, X.dtype)
     weight, count = work[5], work[6]
     for chunk in range(first, last):
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
-            size, n = _load(X, start, rows)
-            _bound(rows, work, box, n)
-            weight[size:n] = 0
-            count[size:n] = 0
+            size = n = 0
             for p in range(n_problems):
-                if not _in_reach(box, centers[p], table[1][-1] / scales[p]):
+                if len(boxes) and not _in_reach(boxes[start // BLOCK], centers[p], table[1][-1] / scales[p]):
                     continue  # f = 0 there, and nothing is added to any sum
+                if n == 0:
+                    size, n = _load(X, start, rows)
+                    weight[size:n] = 0
+                    count[size:n] = 0
                 sums = partial[chunk, p]
                 weight[:size] = weights[toys[p], offset + start : offset + start + size]
                 count[:size] = counts[toys[p], offset + start : offset + start + size]
                 _distances(rows, centers[p], distances, n)
-                _kernels(distances, scales[p], phi, bits, n, table)
+                _kernels(distances, scales[p], phi, n, table)
                 if competition:
-                    _compete(phi, gate, work, n)
-                sums[0] += _loss(phi, amplitudes[p], weight, count, loss, work, bits, n, table)
-                _add_gradients(rows, distances, phi, gate, competition, amplitudes[p], centers[p], work, sums, n)
+                    _compete(phi, gate, amplitudes[p], work, n)
+                else:
+                    _add_up(phi, amplitudes[p], work, n)
+                sums[0] += _loss(weight, count, loss, work, n, table)
+                of_problem = amplitudes[p], centers[p], nowhere, work, sums, n
+                _add_gradients(rows, distances, phi, gate, competition, *of_problem)
 
 
 @_compile
@@ -388,13 +423,12 @@ def _forward(X: Array, centers: Array, scale: float, competition: bool) -> Array
         phi = np.empty((n_kernels, BLOCK), X.dtype)
         gate = np.ones((n_kernels, BLOCK), X.dtype)
         work = np.empty((2, BLOCK), X.dtype)
-        bits = np.full(BLOCK, table[2])
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
             size, n = _load(X, start, rows)
             _distances(rows, centers, distances, n)
-            _kernels(distances, scale, phi, bits, n, table)
+            _kernels(distances, scale, phi, n, table)
             if competition:
-                _softmax(distances, scale, gate, work, bits, n, table)
+                _softmax(distances, scale, gate, work, n, table)
                 for i in range(n_kernels):
                     for b in range(n):
                         phi[i, b] *= gate[i, b]
@@ -473,7 +507,7 @@ def value_and_gradient(
         np.array([width]),
         competition,
         loss,
-        n_threads,
+        n_threads=n_threads,
     )
     return Evaluation(float(found.value[0]), *(part[0] for part in found[1:]))
 
@@ -489,19 +523,24 @@ def batch_value_and_gradient(
     widths: Array,
     competition: bool,
     loss: str = "np",
+    boxes: Array | None = None,
     n_threads: int = 1,
 ) -> Evaluation:
-    """See `sparker._kernels.batch_value_and_gradient`; chunks go to `n_threads` threads, to the same bits."""
+    """See `sparker._kernels.batch_value_and_gradient`; chunks go to `n_threads` threads, to the same bits.
+
+    Blocks of rows that no kernel reaches cost nothing where their bounds are given, see `sparker._pool.Pool.bounds`.
+    """
     n_problems, n_kernels, n_features = centers.shape
     scales = (-0.5 / widths**2).astype(X.dtype)
     n_chunks = -(-len(X) // CHUNK)
     partial = np.zeros((n_chunks, n_problems, 1 + n_kernels * (2 + n_kernels + n_features)))
+    boxes = np.empty((0, 2, n_features), X.dtype) if boxes is None else boxes
     of_rows = [_read_only(array) for array in (X, reference_weights, data_weights)]
     of_kernels = [_read_only(array) for array in (toys, amplitudes, centers)]
 
     def add(first: int, last: int) -> None:
         options = scales, competition, LOSSES.index(loss)
-        _sum_chunks(first, last, partial, *of_rows, offset, *of_kernels, *options)
+        _sum_chunks(first, last, partial, *of_rows, offset, _read_only(boxes), *of_kernels, *options)
 
     if n_threads == 1:
         add(0, n_chunks)

@@ -102,6 +102,7 @@ class Pool:
         self.signed_weight = np.ones(self.n_rows) if weight is None else np.asarray(weight, dtype=np.float64)
         self.weight = np.abs(self.signed_weight)
         self.n_distinct = self.n_rows
+        self._bounds: dict[int, list[Array]] = {}
 
     def prepare(self) -> None:
         """Compute what all toys on this pool need, once, before it is sent to others."""
@@ -214,6 +215,16 @@ class Pool:
         packed = Pool([self.rows(order)], self.signed_weight[order])
         packed.origin = self.origin
         return packed, order
+
+    def bounds(self, size: int) -> list[Array]:
+        """Smallest and largest value of each feature in every `size` rows, (n_boxes, 2, d) for each block."""
+        if size not in self._bounds:
+            both = np.minimum, np.maximum
+            self._bounds[size] = [
+                np.stack([extreme.reduceat(X, np.arange(0, len(X), size)) for extreme in both], axis=1)
+                for X in self.blocks
+            ]
+        return self._bounds[size]
 
     def _morton(self) -> npt.NDArray[np.intp]:
         """Order along a space-filling curve: the bits of all columns, interleaved (G. Morton, 1966)."""

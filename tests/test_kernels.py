@@ -17,10 +17,18 @@ from scipy.special import expit
 
 from sparker import _kernels, _kernels_matmul, _kernels_numba
 from sparker._kernels_numba import BLOCK, CHUNK
+from sparker._pool import Pool
 
 FUNCTIONS = ["squared_distances", "responsibilities", "activations", "log_density_ratio", "value_and_gradient"]
 BOTH_GATES = pytest.mark.parametrize("competition", [True, False], ids=["gate", "no gate"])
 BOTH_DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+
+
+def as_batch(problem):
+    """Arguments of `batch_value_and_gradient` for one problem."""
+    weights = problem.reference_weight[None], problem.data_weight[None]
+    kernels = problem.amplitudes[None], problem.centers[None], np.array([problem.width])
+    return problem.X, *weights, 0, np.zeros(1, np.int64), *kernels, problem.competition, problem.loss
 
 
 def differentiate(function, x, h=1e-3):
@@ -348,7 +356,11 @@ class TestReach:
         problem = problem.change(
             X=problem.X[order], centers=problem.X[order[[5, 20 * BLOCK, 20 * BLOCK + 9]]] + dtype(0.01), loss=loss
         )
-        got, want = (module.value_and_gradient(*problem.arguments) for module in (_kernels_numba, _kernels))
+        (boxes,) = Pool([problem.X]).bounds(BLOCK)
+        got, want = (
+            module.batch_value_and_gradient(*as_batch(problem), **options)
+            for module, options in ((_kernels_numba, {"boxes": boxes}), (_kernels, {}))
+        )
         tolerance = 1e-10 if dtype is np.float64 else 1e-4
         for g, w in zip(got, want, strict=True):
             assert_allclose(g, w, rtol=tolerance, atol=tolerance * np.max(np.abs(w)))
@@ -358,8 +370,18 @@ class TestReach:
         one = np.ones(1, np.float32)
         for distance, counts in ((0.99 * reach, True), (1.01 * reach, False)):
             X = np.full((1, 1), distance, np.float32)
-            at = _kernels_numba.value_and_gradient(X, one, 0 * one, one, np.zeros((1, 1), np.float32), 1.0, False)
-            assert (at.value != 0) == counts
+            problem = Problem(X, one, 0 * one, one, np.zeros((1, 1), np.float32), 1.0, False)
+            (boxes,) = Pool([X]).bounds(BLOCK)
+            at = _kernels_numba.batch_value_and_gradient(*as_batch(problem), boxes=boxes)
+            assert (at.value[0] != 0) == counts
+
+    def test_bounds_hold_all_rows_of_each_box(self, rng):
+        X = rng.normal(size=(1000, 2))
+        pool = Pool([X[:300], X[300:]])
+        for block, boxes in zip(pool.blocks, pool.bounds(128), strict=True):
+            for k, box in enumerate(boxes):
+                rows = block[128 * k : 128 * (k + 1)]
+                assert_array_equal(box, [rows.min(axis=0), rows.max(axis=0)])
 
 
 class TestInterface:
