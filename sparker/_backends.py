@@ -67,11 +67,14 @@ class Backend:
         "auto": "matmul" above 48 features, else "numba". "numpy" is the slow definition itself, "cupy" the GPU.
     n_jobs : int or None
         Most threads inside a pass.
+    alone : bool
+        Whether its problems are all there are; those of a batch of toys must not depend on each other to the bit.
     """
 
-    def __init__(self, name: str = "auto", n_jobs: int | None = 1) -> None:
+    def __init__(self, name: str = "auto", n_jobs: int | None = 1, alone: bool = True) -> None:
         self.name = name
         self.n_jobs = n_jobs
+        self.alone = alone
 
     def _module(self, n_features: int) -> ModuleType:
         name = self.name
@@ -93,7 +96,7 @@ class Backend:
             if module is not _kernels:
                 options["n_threads"] = self._n_threads(X.size * at[0].size)
             if module is _kernels_matmul:
-                options |= {"origin": pool.origin, "norms": pool.norms[part]}
+                options |= {"origin": pool.origin, "norms": pool.norms[part], "alone": self.alone}
             if module is _kernels_numba and pool.n_features <= PACKED_FEATURES:
                 options["boxes"] = pool.bounds(_kernels_numba.BLOCK)[k]
             arguments = weights.reference, weights.data, part.start, kernels.toys, *at, competition, loss
@@ -107,9 +110,9 @@ class Backend:
     def _n_threads(self, work: int) -> int:
         return min(effective_n_jobs(self.n_jobs), numba.get_num_threads()) if work > PARALLEL_WORK else 1
 
-    def warm_up(self, dtype: np.dtype[Any]) -> None:
+    def warm_up(self, dtype: np.dtype[Any], n_features: int) -> None:
         """Compile what toys will call, once, in this process: workers then only read the compiler's cache."""
-        if self.name in ("auto", "numba"):
+        if self.name != "cupy" and self._module(n_features) is _kernels_numba:
             x = np.zeros((1, 1), dtype=dtype)
             _kernels_numba.value_and_gradient(x, x[0], x[0], x[0], x, 1.0, True)
 

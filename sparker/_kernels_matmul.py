@@ -27,6 +27,7 @@ Array = npt.NDArray[Any]
 
 BLOCK_BYTES = 1 << 22  # a block of rows stays in the third-level cache between its two products
 CHUNK = 4  # blocks to a partial sum
+COLUMNS = 96  # centres in a product, a multiple of what products compute at a time
 ROOM = 128  # numbers beside the features of a row, for kernels and their derivatives
 
 
@@ -131,16 +132,20 @@ def batch_value_and_gradient(
     origin: Array | None = None,
     norms: Array | None = None,
     n_threads: int = 1,
+    alone: bool = True,
 ) -> Evaluation:
     """See `sparker._kernels.batch_value_and_gradient`; `norms` are the squared distances of the rows from `origin`.
 
-    The last bits of a product depend on its shape: the problems of a toy, which come one after the other, share one,
-    those of different toys do not. Chunks of blocks go to `n_threads` threads, to the same bits.
+    The last bits of a product depend on its shape. Where the problems are `alone` they share one; else they are cut
+    into groups of `COLUMNS` centres, the last one padded, so that a problem does not depend on how many others there
+    are. Chunks of blocks go to `n_threads` threads, to the same bits.
     """
     origin = _median(X) if origin is None else origin
     centers = centers - origin
     moved = bool(origin.any())
-    groups = np.split(np.arange(len(toys)), np.flatnonzero(np.diff(toys)) + 1)
+    n_problems = len(toys)
+    size = n_problems if alone else max(1, COLUMNS // centers.shape[1])
+    groups = [np.minimum(np.arange(first, first + size), n_problems - 1) for first in range(0, n_problems, size)]
 
     def add(chunk: Sequence[slice]) -> Evaluation:
         sums = [_Sums(amplitudes[group], centers[group], widths[group], competition, loss) for group in groups]
@@ -148,9 +153,9 @@ def batch_value_and_gradient(
             rows, part = X[block] - origin if moved else X[block], slice(offset + block.start, offset + block.stop)
             of_rows = _norms(rows) if norms is None else norms[block]
             for group, of_group in zip(groups, sums, strict=True):
-                toy = toys[group[0]]
-                of_group.add(rows, of_rows, reference_weights[toy, part], data_weights[toy, part])
-        return Evaluation(*(np.concatenate(parts) for parts in zip(*(of.found() for of in sums), strict=True)))
+                of_group.add(rows, of_rows, reference_weights[toys[group], part], data_weights[toys[group], part])
+        found = zip(*(of_group.found() for of_group in sums), strict=True)
+        return Evaluation(*(np.concatenate(parts)[:n_problems] for parts in found))
 
     blocks = list(_blocks(X))
     chunks = [blocks[k : k + CHUNK] for k in range(0, len(blocks), CHUNK)]

@@ -183,9 +183,10 @@ class SparKerStatistic:
         rngs: Sequence[np.random.Generator],
         shared: Sequence[Shared],
         n_jobs: int | None = 1,
+        alone: bool = True,
     ) -> list[Path]:
         """Fit the kernels of each toy along the widths of the plan; the scores choose their start."""
-        objective = self._objective(pool, toys, n_jobs)
+        objective = self._objective(pool, toys, n_jobs, alone)
         n_toys, n_widths = len(toys), self.n_widths
         with one_blas_thread():
             if self.start == "score":  # every width of every toy is a problem of its own
@@ -200,9 +201,9 @@ class SparKerStatistic:
             paths = self._solver().solve(objective, owners, centers, schedule)
         return [_path_of_toy(paths, owners == k) for k in range(n_toys)]
 
-    def _objective(self, pool: Pool, toys: Sequence[Weights], n_jobs: int | None) -> Objective:
+    def _objective(self, pool: Pool, toys: Sequence[Weights], n_jobs: int | None, alone: bool) -> Objective:
         packed, order = pool.packed
-        weights, backend = stack(toys, order), Backend(self.backend, n_jobs)
+        weights, backend = stack(toys, order), Backend(self.backend, n_jobs, alone)
         return Objective(packed, weights, self.competition, self.alpha, backend, self.loss, self.entropy)
 
     def share(self, pool: Pool, toys: Sequence[Weights], plan: Plan) -> Sequence[Shared]:
@@ -226,7 +227,7 @@ class SparKerStatistic:
         shared: Sequence[Shared],
     ) -> list[tuple[Array, bool] | ValueError]:
         """Entries of the statistic of each toy, see `entries`, and whether all amplitudes converged."""
-        paths = self.fit(pool, toys, plan, rngs, shared)
+        paths = self.fit(pool, toys, plan, rngs, shared, alone=False)
         found: list[tuple[Array, bool] | ValueError] = []
         for path, of_toy, weights in zip(paths, shared, toys, strict=True):
             failure = path.failure()

@@ -161,7 +161,7 @@ class _PartitionedBackend:
         futures = pool.client.map(_evaluate, pool.parts, on_workers, pure=False, **arguments)
         terms = pool.client.gather(futures)
         if pool.data is not None:
-            backend = Backend(self.name)
+            backend = Backend(self.name, alone=False)
             terms.append(backend.value_and_gradient(pool.data, of_data, kernels, competition, loss))
         return Evaluation(*(_add(parts) for parts in zip(*terms, strict=True)))
 
@@ -191,7 +191,7 @@ class _PartitionedStatistic(SparKerStatistic):
         standardised = _starts.standardise(scores, [toy.unit for toy in toys])
         return [Shared(*of_toy) for of_toy in zip(standardised, companions, strict=True)]
 
-    def _objective(self, pool: Any, toys: Sequence[Any], n_jobs: int | None) -> Objective:
+    def _objective(self, pool: Any, toys: Sequence[Any], n_jobs: int | None, alone: bool) -> Objective:
         on_workers = pool.client.map(_stack, pool.parts, pool.within_parts(toys), pure=False)
         of_data = None
         if pool.data is not None:
@@ -404,7 +404,7 @@ def _evaluate(
     pool: Pool, weights: StackedWeights, kernels: Kernels, competition: bool, loss: str, name: str
 ) -> Evaluation:
     with one_blas_thread():
-        return Backend(name).value_and_gradient(pool.packed[0], weights, kernels, competition, loss)
+        return Backend(name, alone=False).value_and_gradient(pool.packed[0], weights, kernels, competition, loss)
 
 
 def _share(pool: Pool, toys: Sequence[_Rows], places: Any) -> Any:

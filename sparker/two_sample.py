@@ -491,7 +491,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     def _warm_up(self) -> None:
         statistic = self._fitted.statistic
         assert isinstance(statistic, SparKerStatistic)
-        Backend(statistic.backend).warm_up(self._fitted.observed.pool.dtype)
+        pool = self._fitted.observed.pool
+        Backend(statistic.backend).warm_up(pool.dtype, pool.n_features)
 
 
 def _blocks(X: Array) -> list[Array]:

@@ -24,6 +24,8 @@ from sparker._toys import CallableToys, PermutationToys
 class Mean:
     """Statistic of one entry: difference of the means of the first feature. Fails on the toys it is told to fail on."""
 
+    on_device, entry_weights = False, None
+
     def __init__(self, failing=()):
         self.failing = set(failing)
 
@@ -164,6 +166,13 @@ class TestSameNumbers:
     def test_for_a_number_of_toys_that_fills_no_batch(self, samples, quick, n):
         few, many = (fit(samples, quick, n_toys=k) for k in (n, 2 * BATCH))
         assert_array_equal(few.calibrate().values, many.calibrate().values[:n])
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_for_a_number_of_toys_that_fills_no_product(self, rng, dtype):
+        samples = rng.normal(size=(300, 60)).astype(dtype), rng.normal(size=(80, 60)).astype(dtype)
+        params = {"n_widths": 3, "n_candidates": 40, "random_state": 0}
+        few, many = (SparKerTest(n_toys=k, **params).fit(*samples) for k in (1, BATCH))
+        assert_array_equal(few.calibrate().values, many.calibrate().values[:1])
 
     def test_for_the_same_seed_and_other_numbers_for_another(self, samples, quick):
         nulls = [fit(samples, quick, random_state=seed).calibrate().values for seed in (3, 3, 4)]

@@ -59,8 +59,8 @@ class TestSums:
         kernels = Kernels(np.zeros(4, np.int64), rng.normal(size=(4, 3)), rng.normal(size=(4, 3, 2)), np.full(4, 0.7))
         there = test._fitted.statistic
         here = SparKerStatistic(**{name: getattr(there, name) for name in there.__dataclass_fields__})
-        got = there._objective(test._fitted.observed.pool, [test._fitted.observed.weights], 1)(kernels)
-        want = here._objective(pool, [weights], 1)(kernels)
+        got = there._objective(test._fitted.observed.pool, [test._fitted.observed.weights], 1, True)(kernels)
+        want = here._objective(pool, [weights], 1, True)(kernels)
         for g, w in zip(got, want, strict=True):
             assert_allclose(g, w, rtol=1e-10, atol=1e-10 * np.max(np.abs(w)))
 

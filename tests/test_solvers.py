@@ -264,7 +264,7 @@ class TestLockstep:
     @pytest.mark.parametrize("annealed", [False, True])
     def test_a_toy_gives_the_same_numbers_alone_and_in_a_batch(self, batch, backend, solver, annealed):
         objective, toys, centers, widths = batch
-        objective = replace(objective, backend=Backend(backend))
+        objective = replace(objective, backend=Backend(backend, alone=False))
         schedule = np.tile(widths[:, None, None], (1, 2, 4))
         if annealed:
             schedule = schedule * np.geomspace(1, 0.5, 8).reshape(2, 4)
@@ -292,7 +292,7 @@ class TestLockstep:
     def test_if_none_is_finite_all_losses_say_so(self, batch, backend, solver):
         objective, toys, centers, widths = batch
         weights = StackedWeights(np.full_like(objective.weights.reference, np.inf), objective.weights.data)
-        objective = replace(objective, weights=weights, backend=Backend(backend))
+        objective = replace(objective, weights=weights, backend=Backend(backend, alone=False))
         with np.errstate(all="ignore"):
             found = solver.solve(objective, toys, centers, np.tile(widths[:, None, None], (1, 2, 4)))
         assert not np.isfinite(found.losses).any()
