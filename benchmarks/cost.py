@@ -1,7 +1,7 @@
-"""Seconds and memory of one fit, of a set of toys and of the import.
+"""Seconds and memory of one fit, of a set of toys, of whole tests and of the import.
 
 Run on an idle machine: python benchmarks/cost.py [--repeats 7]. Every figure comes from fresh processes, after a
-warm-up that compiles; medians over the repeats. Writes benchmarks/tables/cost.csv. Memory is the peak of the anonymous
+warm-up that compiles; medians over the repeats (whole tests, the empty cache and the memory map are run once). Writes benchmarks/tables/cost.csv. Memory is the peak of the anonymous
 resident memory (RssAnon, Linux) during a fit, over that after import and a warm-up fit, in MB beside the pool's size.
 The memory map is a file of 4 GB in the folder for temporary files.
 """
@@ -23,11 +23,17 @@ CASES = {
     "import sparker": "import_time",
     "one fit, N_R 200 000, N_D 2000, d 1, 5 kernels, 1 thread": "lone_fit",
     "100 toys, N_R 10 000, N_D 1000, d 16, 2 jobs": "toys",
+    "test of 500 toys, N_R 200 000, N_D 2000, d 1, 5 kernels, 2 jobs": "search",
+    "test of 500 toys, N_R 20 000, N_D 2000, d 512, 2 jobs": "wide",
     "first fit of a process, warm cache": "first_fit",
+    "first fit of a process, empty cache": "cold_fit",
     "memory of a fit, N_R 200 000, N_D 2000, d 1": "memory_small",
     "memory of a fit, N_R 200 000, N_D 2000, d 100": "memory_large",
     "memory of a fit, memory map of 4 GB, d 256": "memory_map",
 }
+
+
+ONCE = ("search", "wide", "cold_fit", "memory_map")
 
 
 def samples(n_reference: int, n_data: int, n_features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +58,31 @@ def first_fit() -> float:
     start = time.perf_counter()
     SparKerTest(random_state=0).fit(reference, data)
     return time.perf_counter() - start
+
+
+def cold_fit() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "--one", "first_fit"]
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+def whole_test(n_reference: int, n_features: int, n_kernels: int) -> float:
+    from sparker import SparKerTest
+
+    reference, data = samples(n_reference, 2000, n_features)
+    SparKerTest(n_kernels, n_toys=32, n_jobs=2, random_state=0).fit(reference[:4000], data[:100]).p_value()
+    start = time.perf_counter()
+    SparKerTest(n_kernels, n_toys=500, n_jobs=2, random_state=0).fit(reference, data).p_value()
+    return time.perf_counter() - start
+
+
+def search() -> float:
+    return whole_test(200_000, 1, 5)
+
+
+def wide() -> float:
+    return whole_test(20_000, 512, 3)
 
 
 def lone_fit() -> float:
@@ -143,9 +174,10 @@ def main() -> None:
     for case, function in CASES.items():
         command = [sys.executable, __file__, "--one", function]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        repeats = 1 if function in ONCE else args.repeats
         found = [
             subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-            for _ in range(args.repeats)
+            for _ in range(repeats)
         ]
         values = np.array([[float(v) for v in out.strip(" ()\n").split(",")] for out in found])
         table.add(
@@ -156,7 +188,7 @@ def main() -> None:
                 "min": round(float(values[:, 0].min()), 3),
                 "max": round(float(values[:, 0].max()), 3),
                 "pool_mb": "" if values.shape[1] == 1 else round(float(values[0, 1]), 1),
-                "repeats": args.repeats,
+                "repeats": repeats,
             }
         )
 
