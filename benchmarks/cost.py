@@ -1,8 +1,9 @@
 """Seconds and memory of one fit, of a set of toys, of whole tests and of the import.
 
 Run on an idle machine: python benchmarks/cost.py [--repeats 7]. Every figure comes from fresh processes, after a
-warm-up that compiles; medians over the repeats (whole tests, the empty cache and the memory map are run once). Writes benchmarks/tables/cost.csv. Memory is the peak of the anonymous
-resident memory (RssAnon, Linux) during a fit, over that after import and a warm-up fit, in MB beside the pool's size.
+warm-up that compiles; medians over the repeats, but whole tests, the empty cache and the memory map are run once.
+Writes benchmarks/tables/cost.csv. Memory is the peak of the anonymous resident memory (RssAnon, Linux) during a fit,
+over that after import and a warm-up fit, in MB beside the pool's size.
 The memory map is a file of 4 GB in the folder for temporary files.
 """
 

@@ -206,11 +206,13 @@ def _in_reach(box: Array, centers: Array, farthest: float) -> bool:
 
 
 @_inline
-def _kernels(distances: Array, scale: float, phi: Array, n: int, table: Any) -> None:
-    """Phi <- k of a block, from its squared distances; scale = -1 / (2 sigma^2)."""
+def _kernels(distances: Array, scale: float, least: float, phi: Array, n: int, table: Any) -> None:
+    """Phi <- k of a block, from its squared distances, 0 where log k < `least`; scale = -1 / (2 sigma^2)."""
+    zero = phi.dtype.type(0)
     for i in range(len(distances)):
         for b in range(n):
-            phi[i, b] = _exp(distances[i, b] * scale, table)
+            log_kernel = distances[i, b] * scale
+            phi[i, b] = zero if log_kernel < least else _exp(log_kernel, table)
 
 
 @_inline
@@ -235,16 +237,16 @@ def _softmax(distances: Array, scale: float, gate: Array, work: Array, n: int, t
 def _compete(phi: Array, gate: Array, amplitudes: Array, work: Array, n: int) -> None:
     """Fill the gate from the kernels in phi, then phi = gate k, and leave f in `work[0]`.
 
-    The kernels themselves serve where `_softmax` would be needed for the gate alone: `_exp` is never 0, and a row so
-    far away that its gate is not right has f = 0 and adds nothing to any sum.
+    The kernels themselves serve where `_softmax` would be needed for the gate alone: a row out of reach of all kernels,
+    whose gate is not right, has f = 0 and adds nothing to any sum.
     """
-    one, f, share = phi.dtype.type(1), work[0], work[1]
+    one, tiny, f, share = phi.dtype.type(1), phi.dtype.type(1e-30), work[0], work[1]
     share[:n] = phi[0, :n]
     for i in range(1, len(phi)):
         for b in range(n):
             share[b] += phi[i, b]
     for b in range(n):
-        share[b] = one / share[b]
+        share[b] = one / (share[b] + tiny)
     f[:n] = 0
     for i in range(len(phi)):
         for b in range(n):
@@ -386,22 +388,26 @@ def _sum_chunks(
     gate = np.empty((n_kernels, BLOCK), X.dtype)
     work = np.empty((7, BLOCK), X.dtype)
     nowhere = np.zeros(n_kernels, X.dtype)
+    least = table[1][-1]  # products of smaller kernels are denormal numbers, a hundred times as slow as others
     weight, count = work[5], work[6]
     for chunk in range(first, last):
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
             size = n = 0
+            loaded = -1  # toy whose weights are there
             for p in range(n_problems):
-                if len(boxes) and not _in_reach(boxes[start // BLOCK], centers[p], table[1][-1] / scales[p]):
+                if len(boxes) and not _in_reach(boxes[start // BLOCK], centers[p], least / scales[p]):
                     continue  # f = 0 there, and nothing is added to any sum
                 if n == 0:
                     size, n = _load(X, start, rows)
                     weight[size:n] = 0
                     count[size:n] = 0
                 sums = partial[chunk, p]
-                weight[:size] = weights[toys[p], offset + start : offset + start + size]
-                count[:size] = counts[toys[p], offset + start : offset + start + size]
+                if toys[p] != loaded:
+                    loaded = toys[p]
+                    weight[:size] = weights[loaded, offset + start : offset + start + size]
+                    count[:size] = counts[loaded, offset + start : offset + start + size]
                 _distances(rows, centers[p], distances, n)
-                _kernels(distances, scales[p], phi, n, table)
+                _kernels(distances, scales[p], least, phi, n, table)
                 if competition:
                     _compete(phi, gate, amplitudes[p], work, n)
                 else:
@@ -426,7 +432,7 @@ def _forward(X: Array, centers: Array, scale: float, competition: bool) -> Array
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
             size, n = _load(X, start, rows)
             _distances(rows, centers, distances, n)
-            _kernels(distances, scale, phi, n, table)
+            _kernels(distances, scale, -np.inf, phi, n, table)
             if competition:
                 _softmax(distances, scale, gate, work, n, table)
                 for i in range(n_kernels):

@@ -33,6 +33,7 @@ FEWEST, MOST, PAIRS = 200, 1000, 40_000_000  # candidates, and pairs of them wit
 BLOCK = 1 << 17  # entries of a block of the kernel matrix: it stays in the second-level cache
 ROUNDING = 1e-6  # of a float32 sum, against the sum of its terms
 SORTED_FEATURES = 3
+LOWEST = -40.0  # of log k: far below the resolution of a sum, and its square is no denormal number, which is slow
 REACH = 6.0  # widths; a kernel there is 1.5e-8, below the resolution of float32
 
 
@@ -169,6 +170,7 @@ def score_sums(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: A
             ends = [rows[:, 0].min() - REACH * width, rows[:, 0].max() + REACH * width]
             near = slice(*np.searchsorted(centers[:, 0], ends))
             kernels = distances[near] * pool.dtype.type(-0.5 / width**2)
+            np.maximum(kernels, LOWEST, out=kernels)
             np.exp(kernels, out=kernels)
             score[m, near] += kernels @ block_difference
             reached[m, near] += kernels @ block_variance
