@@ -50,7 +50,7 @@ def make_pass(case: Case, n_toys: int = 1, n_threads: int = 1) -> Callable[[], A
         np.arange(n_toys), rng.normal(size=(n_toys, case.n_kernels)), centers, np.full(n_toys, case.width)
     )
     weights = StackedWeights(np.tile(weight, (n_toys, 1)), np.tile(count, (n_toys, 1)))
-    backend = Backend("auto", n_threads)
+    backend = Backend("auto", n_threads, alone=n_toys == 1)
 
     def run() -> Any:
         return backend.value_and_gradient(pool, weights, kernels, True, "np")
