@@ -65,8 +65,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         Candidates of the score start: pooled rows, labels unseen, half at random and half spread out over the pool.
         None: 1000, on pools of more than 40 000 rows as many as make 40 million pairs with its rows, at least 200.
     companions : bool, default=True
-        Test beside the kernels, which see what is local, the whole sample: its mean (Hotelling's T^2) and its spread
-        (Mahalanobis distances from the mean). They enter ``statistics_`` and the p-value, never the log density ratio.
+        Test beside the kernels, which see what is local, the whole sample: its mean (Hotelling's T^2) and whether it
+        reaches farther out (Mahalanobis distances from the mean, one-sided). They enter ``statistics_`` and the p-value, never the log density ratio.
     max_iter : int, default=6
         Solver steps for each recorded width ("adam" and "alternating" want about 100 and more).
     tol : float, default=1e-3
@@ -94,7 +94,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         Number of toys; the smallest possible p-value is 1 / (n_toys + 1).
     aggregation : {"power-mean", "min-mean", "min", "product", "mean"}, default="power-mean"
         How the p-values at all scales are joined, before the same toys calibrate the result. "power-mean": the mean
-        of p^(-1/2), with an exponential tail for the p of the uppermost toys, whose counts are too coarse.
+        of p^(-3/4), weighted by kind of entry (``scales_["weight"]``), with an exponential tail for the p of the
+        uppermost toys, whose counts are too coarse.
         "min-mean": -(min log p + mean log p) / 2 of counted p, as in arXiv:2511.03095.
     tail : {"gamma", "chi2", "pareto"} or None, default=None
         Model of the upper tail of the null, for p below 1 / (n_toys + 1), beside the counted p and never in its place.
@@ -129,8 +130,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         among kernels with less than 0.5, 0.5 to 5, 5 to 50 and more rows of the smaller sample in reach (those outside
         a class count less); then the two companions. All of it is calibrated and aggregated. No entry is negative.
     scales_ : dict of str to ndarray of shape (n_scales,)
-        ``kind`` ("t", "score", "mean" or "spread"), ``width`` and ``rows`` of each entry: the fewest rows in reach of
-        the kernels of a score, 0 for others; a companion has width inf.
+        ``kind`` ("t", "score", "mean" or "spread"), ``width``, ``weight`` in the aggregate and ``rows`` of each entry:
+        the fewest rows in reach of the kernels of a score, 0 for others; a companion has width inf.
     width_ : float
         The recorded width that ``score_samples``, ``transform`` and ``kernel_table`` describe: the one with the
         largest t - 2 M log(number of distinct places at that width). It needs no toys; calibrating never changes it.
