@@ -104,6 +104,10 @@ class Pool:
         self.n_distinct = self.n_rows
         self._bounds: dict[int, list[Array]] = {}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrays that come by the network may begin anywhere; NumPy takes twice as long for those."""
+        self.__dict__.update({name: _aligned(value) for name, value in state.items()})
+
     def prepare(self) -> None:
         """Compute what all toys on this pool need, once, before it is sent to others."""
         _ = self.order, self.scrambled, self.origin, self.packed
@@ -245,6 +249,13 @@ class Pool:
             rows = self.rows(np.arange(start, min(start + NORMS, self.n_rows))) - self.origin
             norms[start : start + len(rows)] = np.einsum("nd,nd->n", rows, rows)
         return norms
+
+
+def _aligned(value: Any) -> Any:
+    """An array, or those of a tuple, at an address that suits its dtype."""
+    if isinstance(value, tuple):
+        return tuple(map(_aligned, value))
+    return np.require(value, requirements="A") if isinstance(value, np.ndarray) else value
 
 
 def effective_size(weight: Array) -> float:

@@ -159,17 +159,21 @@ def score_sums(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: A
     spread = np.zeros((len(widths), len(centers), variance.shape[1]))
     reached = np.zeros_like(spread)
     size = max(64, BLOCK // len(centers))
+    # Made once: where memory is given back to the system, as on workers of Dask, new arrays cost more than sums.
+    distances_of_block, kernels_of_block = (np.empty(len(centers) * size, pool.dtype) for _ in range(2))
     # Along more features than a few no kernel is out of reach: rows are read as they come, they may be in a file.
     order = pool.order if pool.n_features <= SORTED_FEATURES else np.arange(pool.n_rows)
     for start in range(0, pool.n_rows, size):
         block = order[start : start + size]
         rows = pool.rows(block) - pool.origin
-        distances = np.maximum(norms - 2 * (centers @ rows.T) + np.sum(rows**2, axis=1), 0)
+        distances = _distances(rows, centers, norms, distances_of_block)
         block_difference, block_variance = difference[block], variance[block]
         for m, width in enumerate(widths):
             ends = [rows[:, 0].min() - REACH * width, rows[:, 0].max() + REACH * width]
             near = slice(*np.searchsorted(centers[:, 0], ends))
-            kernels = distances[near] * pool.dtype.type(-0.5 / width**2)
+            some = distances[near]
+            kernels = kernels_of_block[: some.size].reshape(some.shape)
+            np.multiply(some, pool.dtype.type(-0.5 / width**2), out=kernels)
             np.maximum(kernels, LOWEST, out=kernels)
             np.exp(kernels, out=kernels)
             score[m, near] += kernels @ block_difference
@@ -177,6 +181,17 @@ def score_sums(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: A
             spread[m, near] += np.square(kernels, out=kernels) @ block_variance
     size_of_toys = np.asarray(np.sum(np.abs(difference), axis=0, dtype=np.float64))
     return ScoreSums(score, spread, reached, size_of_toys)
+
+
+def _distances(rows: Array, centers: Array, norms: Array, room: Array) -> Array:
+    """Squared distances of rows and centres, shape (n_centers, n_rows), in `room`; `norms` are those of the centres."""
+    shape = len(centers), len(rows)
+    distances = room[: shape[0] * shape[1]].reshape(shape)
+    np.matmul(centers, rows.T, out=distances)
+    distances *= -2
+    distances += norms
+    distances += np.sum(rows**2, axis=1)
+    return np.maximum(distances, 0, out=distances)
 
 
 def standardise(sums: ScoreSums, units: Sequence[float]) -> list[Scores]:

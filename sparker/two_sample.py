@@ -66,7 +66,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         None: 1000, on pools of more than 40 000 rows as many as make 40 million pairs with its rows, at least 200.
     companions : bool, default=True
         Test beside the kernels, which see what is local, the whole sample: its mean (Hotelling's T^2) and whether it
-        reaches farther out (Mahalanobis distances from the mean, one-sided). They enter ``statistics_`` and the p-value, never the log density ratio.
+        reaches farther out (Mahalanobis distances from the mean, one-sided). They enter ``statistics_`` and p, never
+        the log density ratio.
     max_iter : int, default=6
         Solver steps for each recorded width ("adam" and "alternating" want about 100 and more).
     tol : float, default=1e-3

@@ -172,3 +172,25 @@ class TestPacked:
 def test_effective_size_is_that_of_kish():
     assert_allclose(effective_size(np.full(7, 0.3)), 7, rtol=1e-12)
     assert_allclose(effective_size(np.array([2.0, 1.0, -1.0, 0.0])), 4 / 6, rtol=1e-12)
+
+
+def test_arrays_that_come_unaligned_are_aligned(rng):
+    pool = Pool([rng.normal(size=(300, 2)), rng.normal(size=(50, 2))])
+    pool.prepare()
+    state = dict(vars(pool))
+
+    def shift(array):
+        room = np.empty(array.nbytes + 1, np.uint8)[1:]
+        moved = room[: array.nbytes].view(array.dtype).reshape(array.shape)
+        moved[...] = array
+        assert not moved.flags.aligned
+        return moved
+
+    state["blocks"] = tuple(map(shift, pool.blocks))
+    state["weight"] = shift(pool.weight)
+    got = Pool.__new__(Pool)
+    got.__setstate__(state)
+    assert all(array.flags.aligned for array in (*got.blocks, got.weight))
+    for one, other in zip(got.blocks, pool.blocks, strict=True):
+        assert_array_equal(one, other)
+    assert got.packed[0] is pool.packed[0]
