@@ -4,8 +4,9 @@ Run on an idle machine with two cores: python benchmarks/cluster.py [--toys 200]
 of about two seconds each (one thread to a worker) through joblib's backend "dask". Passes: value, gradient and Hessian
 for three kernels at eight widths in four features, on a reference in the partitions of a Dask array. The time of a pass
 is taken to be rows x seconds per row and worker + a constant, the trip to all workers and back, which is measured with
-a few rows. Workers are told to keep their memory, see the user guide. The model says what a fit of 30 passes takes on W workers of one thread; its bytes are those of the kernels
-that go out and of the sums that come back. Writes benchmarks/tables/cluster.csv.
+a few rows. Workers are told to keep their memory, see the user guide. The model says what a fit of 30 passes takes on W
+workers of one thread; its bytes are those of the kernels that go out and of the sums that come back. Writes
+benchmarks/tables/cluster.csv.
 """
 
 import argparse
