@@ -1,7 +1,7 @@
 """Figures of the documentation from the committed tables.
 
-Run: python benchmarks/figures.py; reads benchmarks/tables/search.csv and power_judge.csv, writes doc/images/search.png,
-power.png and dimension.png. A table that is not there is said so, and its figures are left as they are.
+Run: python benchmarks/figures.py; reads search.csv, power_judge.csv and scaling.csv of benchmarks/tables, writes
+search.png, power.png, dimension.png and scaling.png to doc/images. A table that is not there is said so, and its figures are left as they are.
 """
 
 from pathlib import Path
@@ -101,7 +101,26 @@ def dimension(rows: list[dict[str, Any]]) -> None:
     save(figure, "dimension.png")
 
 
+def scaling(rows: list[dict[str, Any]]) -> None:
+    """Seconds against rows, features, kernels and toys, with a line of slope 1 through the last point."""
+    labels = {"rows": "rows of the reference", "features": "features", "kernels": "kernels", "toys": "toys"}
+    figure, axes = plt.subplots(1, len(labels), figsize=(13, 3.4))
+    for ax, (varied, label) in zip(axes, labels.items(), strict=True):
+        points = sorted((float(row["size"]), float(row["seconds"])) for row in rows if row["varied"] == varied)
+        size, seconds = np.array(points).T
+        ax.plot(size, seconds, "o-", color=COLORS["sparker"])
+        ax.plot(size, seconds[-1] * size / size[-1], "--", color="grey", linewidth=1, label="slope 1")
+        ax.set(xscale="log", yscale="log", xlabel=label, ylim=(0.4 * seconds.min(), 2.5 * seconds.max()))
+    axes[0].set_ylabel("seconds")
+        ax.yaxis.set_minor_formatter(plt.NullFormatter())
+    axes[0].legend(fontsize=8, loc="upper left")
+    figure.tight_layout()
+    save(figure, "scaling.png")
+
+
 def main() -> None:
+    if rows := read("scaling.csv"):
+        scaling(rows)
     if rows := read("search.csv"):
         search(rows)
     if rows := read("power_judge.csv"):
