@@ -112,6 +112,7 @@ def scaling(rows: list[dict[str, Any]]) -> None:
         ax.plot(size, seconds[-1] * size / size[-1], "--", color="grey", linewidth=1, label="slope 1")
         ax.set(xscale="log", yscale="log", xlabel=label, ylim=(0.4 * seconds.min(), 2.5 * seconds.max()))
     axes[0].set_ylabel("seconds")
+    for ax in axes:
         ax.yaxis.set_minor_formatter(plt.NullFormatter())
     axes[0].legend(fontsize=8, loc="upper left")
     figure.tight_layout()
