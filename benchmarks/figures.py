@@ -1,8 +1,8 @@
 """Figures of the documentation from the committed tables.
 
 Run: python benchmarks/figures.py; reads search.csv, power_judge.csv and scaling.csv of benchmarks/tables, writes
-search.png, power.png, dimension.png and scaling.png to doc/images. A table that is not there is said so, and its figures
-are left as they are.
+search.png, power.png, dimension.png and scaling.png to doc/images. A table that is not there is said so, and its
+figures are left as they are.
 """
 
 from pathlib import Path

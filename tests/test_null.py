@@ -28,6 +28,8 @@ from sparker.peers import LikelihoodRatioTest, MMDTest
 class Mean:
     """Difference of means; what it is told to do happens before toy `at`."""
 
+    on_device, entry_weights = False, None
+
     def __init__(self, at=None, action=None, failing=()):
         self.at, self.action, self.failing = at, action, failing
 
