@@ -390,6 +390,158 @@ extern "C" __global__ void fit(const REAL* rows, const REAL* boxes, long long n,
   }
 }
 
+// One step of the same solver between two passes, for problems whose centres stay in memory: `d` features, M kernels, a
+// module with D = 1. A block moves one problem on: it takes the objective at the trial point, keeps the point or not, and
+// makes the next trial. Where a problem stands is in `state`: what was evaluated, row and step of the schedule, fraction
+// of the step, steps of polishing.
+enum { AT_WIDTH, STEP, POLISH, DONE };
+
+struct Memory {  // of all problems
+  double *amplitudes, *centers, *loss, *value, *gradient, *hessian, *center_gradient, *curvature;
+  double *trial_amplitudes, *trial_centers, *step, *shift, *widths, *before, *promise;
+  int* state;
+};
+
+struct Record {  // see `sparker._solvers.Paths`
+  double *losses, *amplitudes, *centers, *curve;
+  unsigned char* converged;
+};
+
+__device__ inline void load_point(const Memory& memory, long long p, Shared& shared) {
+  for (int i = 0; i < M; ++i) {
+    shared.at.amplitudes[i] = memory.amplitudes[p * M + i];
+    shared.at.gradient[i] = memory.gradient[p * M + i];
+  }
+  for (int k = 0; k < M * M; ++k) shared.at.hessian[k] = memory.hessian[p * M * M + k];
+}
+
+extern "C" __global__ void advance_all(int d, const double* schedule, int n_widths, int n_steps, double alpha,
+                                   double max_amplitude, double tol, double reach, int max_polish, const double* sums,
+                                   const double* center_sums, double* amplitudes, double* centers, double* loss,
+                                   double* value, double* gradient, double* hessian, double* center_gradient,
+                                   double* curvature, double* trial_amplitudes, double* trial_centers, double* step,
+                                   double* shift, double* current, double* before, double* promise, int* states,
+                                   double* losses, double* final_amplitudes, double* final_centers, double* curve,
+                                   unsigned char* converged) {
+  const Memory memory = {amplitudes, centers, loss, value, gradient, hessian, center_gradient, curvature,
+                         trial_amplitudes, trial_centers, step, shift, current, before, promise, states};
+  const Record record = {losses, final_amplitudes, final_centers, curve, converged};
+  __shared__ Shared shared;
+  __shared__ int phase, row, at_step, fraction, polished, accepted, start, finished, is_converged;
+  const double fractions[] = {1.0, 0.3, 0.1, 0.03};
+  const long long p = blockIdx.x, size = (long long)M * d;
+  int* state = memory.state + 5 * p;
+  if (state[0] == DONE) return;
+  const double width = memory.widths[p], squared = width * width;
+  const double* widths = schedule + p * n_widths * n_steps;
+  if (threadIdx.x == 0) {
+    phase = state[0], row = state[1], at_step = state[2], fraction = state[3], polished = state[4];
+    const double *of_trial = sums + p * CENTER, *hessian = of_trial + HESSIAN;
+    Point& trial = shared.trial;
+    trial.loss = trial.value = of_trial[0];
+    for (int i = 0; i < M; ++i) {
+      const double a = memory.trial_amplitudes[p * M + i];
+      trial.value += alpha * a * a;
+      trial.gradient[i] = of_trial[GRADIENT + i] + 2 * alpha * a;
+      for (int k = 0; k <= i; ++k) trial.hessian[i * M + k] = trial.hessian[k * M + i] = *hessian++;
+      trial.hessian[i * M + i] += 2 * alpha;
+      trial.curvature[i] = of_trial[CURVATURE + i] / (squared * squared);
+    }
+    accepted = phase == AT_WIDTH || (trial.value <= memory.value[p] && finite(trial));
+    if (accepted) {
+      memory.loss[p] = trial.loss, memory.value[p] = trial.value;
+      for (int i = 0; i < M; ++i) {
+        memory.amplitudes[p * M + i] = memory.trial_amplitudes[p * M + i];
+        memory.gradient[p * M + i] = trial.gradient[i], memory.curvature[p * M + i] = trial.curvature[i];
+      }
+      for (int k = 0; k < M * M; ++k) memory.hessian[p * M * M + k] = trial.hessian[k];
+    }
+  }
+  __syncthreads();
+  if (accepted)
+    for (long long c = threadIdx.x; c < size; c += THREADS) {
+      memory.centers[p * size + c] = memory.trial_centers[p * size + c];
+      memory.center_gradient[p * size + c] = center_sums[p * size + c] / squared;
+    }
+  if (threadIdx.x == 0) {
+    start = finished = is_converged = 0;
+    bool polish = false;
+    double new_width = width;
+    load_point(memory, p, shared);
+    shared.at.value = memory.value[p];
+    if (phase == AT_WIDTH) {
+      start = finite(shared.at), finished = !start;
+    } else if (!accepted && fraction < 3) {
+      ++fraction;
+    } else if (phase == STEP) {
+      record.curve[(p * n_widths + row) * n_steps + at_step] = memory.value[p];
+      const double* of_row = widths + row * n_steps;
+      const bool constant = of_row[0] == of_row[n_steps - 1];
+      if (at_step == n_steps - 1 || (constant && !(memory.before[p] - memory.value[p] >= tol)))
+        polish = true, polished = 0;
+      else
+        start = 1, new_width = of_row[++at_step];
+    } else if (accepted) {
+      polish = ++polished < max_polish, finished = !polish;
+    } else {
+      finished = 1, is_converged = memory.promise[p] < 100 * tol;
+    }
+    if (polish) {
+      newton(shared, max_amplitude);
+      double gain = 0;
+      for (int i = 0; i < M; ++i) {
+        gain -= shared.step[i] * shared.at.gradient[i];
+        memory.step[p * M + i] = shared.step[i];
+      }
+      memory.promise[p] = gain, fraction = 0, phase = POLISH;
+      if (gain < tol) finished = is_converged = 1;
+    }
+    if (finished) {
+      record.losses[p * n_widths + row] = memory.loss[p], record.converged[p * n_widths + row] = is_converged;
+      for (int i = 0; i < M; ++i) record.amplitudes[(p * n_widths + row) * M + i] = memory.amplitudes[p * M + i];
+    }
+    state[4] = row;  // the row that has ended, for all threads
+    if (finished && ++row < n_widths) start = 1, at_step = 0, new_width = widths[row * n_steps];
+    if (finished && row == n_widths) phase = DONE;
+    if (start && new_width != width) {
+      memory.widths[p] = new_width, phase = AT_WIDTH, start = 0, fraction = 4;  // the same kernels again
+    } else if (start) {
+      newton(shared, max_amplitude);
+      for (int i = 0; i < M; ++i) memory.step[p * M + i] = shared.step[i];
+      memory.before[p] = memory.value[p], fraction = 0, phase = STEP;
+    }
+  }
+  __syncthreads();
+  if (finished)
+    for (long long c = threadIdx.x; c < size; c += THREADS)
+      record.centers[(p * n_widths + state[4]) * size + c] = memory.centers[p * size + c];
+  if (start)
+    for (int i = threadIdx.x; i < M; i += THREADS) {  // `NewtonSolver._shift`
+      const double* of_kernel = memory.center_gradient + p * size + (long long)i * d;
+      double length = 0;
+      for (int j = 0; j < d; ++j) length += of_kernel[j] * of_kernel[j];
+      length = sqrt(length);
+      const double longest = reach * width, curving = longest * fabs(memory.curvature[p * M + i]) / d;
+      double divisor = length > curving ? length : curving;
+      divisor = divisor > 1e-150 ? divisor : 1e-150;
+      for (int j = 0; j < d; ++j) memory.shift[p * size + (long long)i * d + j] = -of_kernel[j] * longest / divisor;
+    }
+  __syncthreads();
+  const double part = fraction < 4 ? fractions[fraction] : 0;
+  for (int i = threadIdx.x; i < M; i += THREADS) {
+    double a = memory.amplitudes[p * M + i] + (part ? part * memory.step[p * M + i] : 0);
+    if (part) a = a < -max_amplitude ? -max_amplitude : a > max_amplitude ? max_amplitude : a;
+    memory.trial_amplitudes[p * M + i] = a;
+  }
+  const bool moves = part && phase == STEP;
+  for (long long c = threadIdx.x; c < size; c += THREADS)
+    memory.trial_centers[p * size + c] = memory.centers[p * size + c] + (moves ? part * memory.shift[p * size + c] : 0);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    state[0] = phase, state[1] = row, state[2] = at_step, state[3] = fraction < 4 ? fraction : 0, state[4] = polished;
+  }
+}
+
 #endif  // FUSED
 
 // Between the products centres x rows and slopes x rows of one block of rows: from squared norms and `products` (P, M,

@@ -85,7 +85,7 @@ def module(dtype: np.dtype[Any], n_kernels: int, n_features: int, competition: b
     suffix = "f" if dtype == np.float32 else ""
     names = {"EXP": "exp" + suffix, "EXPM1": "expm1" + suffix, "LOG1P": "log1p" + suffix}
     case = {"REAL": "float" if suffix else "double", "M": n_kernels, "D": n_features, "COMPETITION": int(competition)}
-    fused = fits_a_thread(n_kernels, n_features)
+    fused = n_features == 1 and n_kernels <= FUSED_KERNELS or fits_a_thread(n_kernels, n_features)
     case |= {"LOSS": LOSSES.index(loss), "FUSED": int(fused), "THREADS": THREADS, "BOX": BOX, **names}
     options = ("-std=c++17", *(f"-D{name}={value}" for name, value in case.items()))
     source = files("sparker").joinpath("_cuda.cu").read_text()
@@ -148,68 +148,100 @@ def row_blocks(pool: Pool) -> Iterator[tuple[DeviceArray, DeviceArray, int]]:
 
 
 def value_and_gradient(pool: Pool, weights: Any, kernels: Any, competition: bool, loss: str) -> Evaluation:
-    """`sparker._kernels.value_and_gradient` of every problem, by matrix products on the device.
+    """`sparker._kernels.value_and_gradient` of every problem, by matrix products on the device."""
+    n_problems, m, _ = kernels.centers.shape
+    toys, places = np.unique(kernels.toys, return_inverse=True)
+    sums, center_sums = pass_over_rows(
+        pool,
+        [send(part[toys]) for part in weights],
+        send(places.astype(np.int32)),
+        send(kernels.amplitudes.astype(np.float64)),
+        send(kernels.centers.astype(np.float64)),
+        send(kernels.widths.astype(np.float64)),
+        competition,
+        loss,
+    )
+    found, of_centers, widths = cupy().asnumpy(sums), cupy().asnumpy(center_sums), kernels.widths
+    lower = np.tril_indices(m)
+    hessian = np.empty((n_problems, m, m))
+    hessian[:, lower[0], lower[1]] = hessian[:, lower[1], lower[0]] = found[:, 1 + m : -m]
+    gradient = of_centers / widths[:, None, None] ** 2
+    return Evaluation(found[:, 0], found[:, 1 : 1 + m], hessian, gradient, found[:, -m:] / widths[:, None] ** 4)
 
-    Problems are cut into groups of as many centres as a product takes, the last one padded.
+
+def pass_over_rows(
+    pool: Pool,
+    weights: Any,
+    toys: DeviceArray,
+    amplitudes: DeviceArray,
+    centers: DeviceArray,
+    widths: DeviceArray,
+    competition: bool,
+    loss: str,
+) -> tuple[DeviceArray, DeviceArray]:
+    """Sums over the rows, (P, n_sums), and those for the centres, (P, M, d), which lack the factor 1 / width^2.
+
+    Arguments are those of `sparker._kernels.batch_value_and_gradient` on the device; kernels are float64. Problems are
+    cut into groups of as many centres as a product takes, the last one padded with its last problem.
     """
-    n_problems, n_kernels, _ = kernels.centers.shape
-    if n_kernels > MOST_KERNELS:
-        raise ValueError(f'backend="cupy" takes up to {MOST_KERNELS} kernels, found n_kernels={n_kernels}.')
-    size = COLUMNS // n_kernels
-    groups = [np.arange(first, min(first + size, n_problems)) for first in range(0, n_problems, size)]
-    sums = [_Group(pool, weights, kernels.take(_padded(group, size)), competition, loss) for group in groups]
+    xp, (n_problems, m, d) = cupy(), centers.shape
+    if m > MOST_KERNELS:
+        raise ValueError(f'backend="cupy" takes up to {MOST_KERNELS} kernels, found n_kernels={m}.')
+    size = COLUMNS // m
+    firsts = range(0, n_problems, size)
+    at = [np.minimum(np.arange(first, first + size), n_problems - 1) for first in firsts]
+    moved = (centers - send(pool.origin.astype(np.float64))).astype(pool.dtype)
+    small = amplitudes.astype(pool.dtype)
+    function = module(pool.dtype, m, 1, competition, loss).get_function("terms")
+    groups = [
+        _Group(function, pool.n_rows, weights, toys[group], small[group], moved[group].reshape(-1, d), widths[group])
+        for group in at
+    ]
     for rows, norms, start in row_blocks(pool):
-        for of_group in sums:
-            of_group.add(rows, norms, start)
-    found = zip(*(of.found(len(group)) for of, group in zip(sums, groups, strict=True)), strict=True)
-    return Evaluation(*(np.concatenate(parts) for parts in found))
-
-
-def _padded(group: Array, size: int) -> Array:
-    return np.append(group, np.full(size - len(group), group[0]))
+        for group in groups:
+            group.add(rows, norms, start)
+    sums = xp.concatenate([group.sums for group in groups])[:n_problems]
+    return sums, xp.concatenate([group.center_sums.reshape(size, m, d) for group in groups])[:n_problems]
 
 
 class _Group:
     """Running sums over blocks of rows for problems that share their products."""
 
-    def __init__(self, pool: Pool, weights: Any, kernels: Any, competition: bool, loss: str) -> None:
-        xp, dtype = cupy(), pool.dtype
-        self.n_pool = pool.n_rows
-        self.shape = kernels.centers.shape
-        self.widths = kernels.widths
-        centers = (kernels.centers - pool.origin).astype(dtype).reshape(-1, pool.n_features)
-        self.centers = send(centers)
-        self.center_norms = send(np.einsum("kd,kd->k", centers, centers))
-        toys, places = np.unique(kernels.toys, return_inverse=True)
-        self.weights = [send(part[toys]) for part in weights]
-        of_problem = places.astype(np.int32), kernels.amplitudes.astype(dtype), kernels.widths.astype(np.float64)
-        self.of_problem = [send(part) for part in of_problem]
-        self.kernel = module(dtype, self.shape[1], 1, competition, loss).get_function("terms")
-        n_sums = 1 + 2 * self.shape[1] + self.shape[1] * (self.shape[1] + 1) // 2
-        self.sums = xp.zeros((self.shape[0], n_sums))
+    def __init__(
+        self,
+        function: Any,
+        n_pool: int,
+        weights: Any,
+        toys: DeviceArray,
+        amplitudes: DeviceArray,
+        centers: DeviceArray,
+        widths: DeviceArray,
+    ) -> None:
+        xp, m = cupy(), amplitudes.shape[1]
+        self.function = function
+        self.given = *weights, np.int64(n_pool)
+        self.of_problem = toys, amplitudes, widths
+        self.centers = centers
+        self.center_norms = xp.sum(centers * centers, axis=1)
+        self.sums = xp.zeros((len(amplitudes), 1 + 2 * m + m * (m + 1) // 2))
         self.center_sums = xp.zeros(centers.shape)
 
     def add(self, rows: DeviceArray, norms: DeviceArray, start: int) -> None:
         """Add a block of rows that begins at `start`."""
         xp, n = cupy(), len(rows)
-        n_problems, n_kernels, _ = self.shape
-        n_chunks = -(-n // BOX)
+        n_problems, n_chunks = len(self.sums), -(-n // BOX)
         products = xp.matmul(self.centers, rows.T)
         sums = xp.empty((n_problems, n_chunks, self.sums.shape[1]))
-        toys, amplitudes, widths = self.of_problem
-        arguments = products, norms, self.center_norms, np.int64(n), *self.weights, np.int64(self.n_pool)
-        arguments = *arguments, np.int64(start), toys, amplitudes, widths, sums
-        self.kernel((n_problems, n_chunks), (THREADS,), arguments)
+        arguments = (
+            products,
+            norms,
+            self.center_norms,
+            np.int64(n),
+            *self.given,
+            np.int64(start),
+            *self.of_problem,
+            sums,
+        )
+        self.function((n_problems, n_chunks), (THREADS,), arguments)
         self.sums += xp.sum(sums, axis=1)
         self.center_sums += xp.matmul(products, rows) - xp.sum(products, axis=1, keepdims=True) * self.centers
-
-    def found(self, n: int) -> Evaluation:
-        """What the rows so far add up to, for the first n problems."""
-        xp, m = cupy(), self.shape[1]
-        sums, centers = (xp.asnumpy(part)[: n * len(part) // self.shape[0]] for part in (self.sums, self.center_sums))
-        widths = self.widths[:n]
-        lower = np.tril_indices(m)
-        hessian = np.empty((n, m, m))
-        hessian[:, lower[0], lower[1]] = hessian[:, lower[1], lower[0]] = sums[:, 1 + m : -m]
-        gradient = centers.reshape(n, *self.shape[1:]) / widths[:, None, None] ** 2
-        return Evaluation(sums[:, 0], sums[:, 1 : 1 + m], hessian, gradient, sums[:, -m:] / widths[:, None] ** 4)

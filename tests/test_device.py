@@ -35,6 +35,16 @@ extern "C" void launch_fit(unsigned x, unsigned y, const REAL* rows, const REAL*
       max_amplitude, tol, reach, max_polish, negligible, losses, amplitudes, centers, curve, converged); });
 }
 #endif
+#if FUSED
+extern "C" void launch_advance_all(unsigned x, unsigned y, int d, const double* schedule, int n_widths, int n_steps,
+    double alpha, double max_amplitude, double tol, double reach, int max_polish, const double* sums,
+    const double* center_sums, double* a, double* b, double* c, double* e, double* f, double* g, double* h, double* i,
+    double* j, double* k, double* l, double* m, double* n, double* o, double* p, int* q, double* r, double* s,
+    double* t, double* u, unsigned char* v) {
+  launch(x, y, THREADS, [=] { advance_all(d, schedule, n_widths, n_steps, alpha, max_amplitude, tol, reach, max_polish,
+      sums, center_sums, a, b, c, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v); });
+}
+#endif
 extern "C" void launch_terms(unsigned x, unsigned y, REAL* products, const REAL* norms, const REAL* center_norms,
     long long n, const REAL* weights, const REAL* counts, long long n_pool, long long first, const int* toys,
     const REAL* amplitudes, const double* widths, double* sums) {
@@ -128,6 +138,7 @@ def fake_cupy(compiled, monkeypatch):
         asarray=lambda array: on_device(np.array(array) if type(array) is np.ndarray else array),
         asnumpy=lambda array: array.get(),
         get_default_memory_pool=lambda: SimpleNamespace(free_all_blocks=lambda: None),
+        concatenate=lambda parts: on_device(np.concatenate([host(part) for part in parts])),
         free=1 << 30,
         **{name: made(getattr(np, name)) for name in ("empty", "zeros", "full", "matmul", "sum", "maximum", "exp")},
     )
@@ -188,7 +199,10 @@ class TestOnTheCPU:
         ("kind", "d", "n_kernels"),
         [("constant", 1, 3), ("constant", 4, 5), ("annealed", 1, 3), ("negative", 2, 3), ("no gate", 2, 1)],
     )
-    def test_fits_follow_the_newton_solver(self, fake_cupy, dtype, d, n_kernels, kind):
+    @pytest.mark.parametrize("path", ["one launch", "passes"])
+    def test_fits_follow_the_newton_solver(self, fake_cupy, monkeypatch, dtype, d, n_kernels, kind, path):
+        if path == "passes":
+            monkeypatch.setattr(_kernels_cupy, "FUSED_COORDINATES", 0)
         found = {}
         for backend, solver in (("numpy", NewtonSolver(5.0)), ("cupy", _device.CudaNewtonSolver(5.0))):
             rng = np.random.default_rng([d, n_kernels])
@@ -222,7 +236,9 @@ class TestOnTheCPU:
         for name in _device.NAMES:
             assert_array_equal(getattr(found[0], name), getattr(found[1], name))
 
-    def test_twice_the_same_bits_whatever_else_is_in_the_batch(self, fake_cupy):
+    @pytest.mark.parametrize("most", [64, 0])  # one launch, passes
+    def test_twice_the_same_bits_whatever_else_is_in_the_batch(self, fake_cupy, monkeypatch, most):
+        monkeypatch.setattr(_kernels_cupy, "FUSED_COORDINATES", most)
         rng = np.random.default_rng(3)
         objective, kernels = make_objective(rng, "cupy", np.float32), make_kernels(rng)
         schedule = np.repeat(kernels.widths[:, None, None], 4, axis=2)
