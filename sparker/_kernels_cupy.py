@@ -85,7 +85,8 @@ def module(dtype: np.dtype[Any], n_kernels: int, n_features: int, competition: b
     suffix = "f" if dtype == np.float32 else ""
     names = {"EXP": "exp" + suffix, "EXPM1": "expm1" + suffix, "LOG1P": "log1p" + suffix}
     case = {"REAL": "float" if suffix else "double", "M": n_kernels, "D": n_features, "COMPETITION": int(competition)}
-    fused = n_features == 1 and n_kernels <= FUSED_KERNELS or fits_a_thread(n_kernels, n_features)
+    # A module for one feature has `advance_all`, too, which takes any number of them.
+    fused = n_kernels <= FUSED_KERNELS and (n_features == 1 or fits_a_thread(n_kernels, n_features))
     case |= {"LOSS": LOSSES.index(loss), "FUSED": int(fused), "THREADS": THREADS, "BOX": BOX, **names}
     options = ("-std=c++17", *(f"-D{name}={value}" for name, value in case.items()))
     source = files("sparker").joinpath("_cuda.cu").read_text()
@@ -131,7 +132,6 @@ def _move(pool: Pool) -> Rows:
     rows = pool.rows(np.arange(pool.n_rows))
     (boxes,) = Pool([rows]).bounds(BOX)
     columns = rows.T if pool.n_features <= FUSED_COORDINATES else rows[:0].T
-
     return Rows(send(rows - pool.origin), send(pool.norms), send(columns), send(boxes))
 
 
