@@ -19,6 +19,7 @@ import joblib
 import numpy as np
 from common import TABLES, Table
 from distributed import Client, LocalCluster
+from speed_cases import shortest
 
 from sparker import SparKerTest
 from sparker._backends import Kernels
@@ -54,16 +55,6 @@ def one_pass(n_rows: int, n_parts: int) -> Callable[[], object]:
     return lambda: objective(kernels)
 
 
-def shortest(function: Callable[[], object], repeats: int = 5) -> float:
-    function()
-    found = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        found.append(time.perf_counter() - start)
-    return min(found)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--toys", type=int, default=200)
@@ -85,8 +76,8 @@ def main() -> None:
                     toys(16 * workers)  # compiles on the workers
                     found[workers] = toys(args.toys)
                 else:
-                    waits[workers] = shortest(one_pass(FEW, 2))
-                    found[workers] = passes[workers] = shortest(one_pass(args.rows, 2))
+                    waits[workers] = shortest({"pass": one_pass(FEW, 2)}, 6)["pass"]
+                    found[workers] = passes[workers] = shortest({"pass": one_pass(args.rows, 2)}, 6)["pass"]
             size = f"{args.toys} toys" if what == "toys" else f"{args.rows} rows"
             row = {"what": f"{what}, {size}", "workers": workers, "seconds": round(found[workers], 3)}
             table.add(row | {"ratio": round(found[1] / found[workers], 2), "source": "measured"})

@@ -66,7 +66,7 @@ def _gate_and_phi(distances: Array, width: Array, competition: bool, axis: int) 
 
 
 def _exp(x: Array) -> Array:
-    """Exponential, 0 below a quarter of the resolution: denormal products are a hundred times as slow as others."""
+    """Exponential, 0 below a quarter of the resolution: denormal products are far slower than others."""
     least = np.log(0.25 * np.finfo(x.dtype).eps)
     out = np.exp(x)
     if x.min() < least:

@@ -388,7 +388,7 @@ def _sum_chunks(
     gate = np.empty((n_kernels, BLOCK), X.dtype)
     work = np.empty((7, BLOCK), X.dtype)
     nowhere = np.zeros(n_kernels, X.dtype)
-    least = table[1][-1]  # products of smaller kernels are denormal numbers, a hundred times as slow as others
+    least = table[1][-1]  # products of smaller kernels are denormal numbers, far slower than others
     weight, count = work[5], work[6]
     for chunk in range(first, last):
         for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):

@@ -105,7 +105,7 @@ class Pool:
         self._bounds: dict[int, list[Array]] = {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrays that come by the network may begin anywhere; NumPy takes twice as long for those."""
+        """Arrays that come by the network may begin anywhere, and NumPy is slow on those."""
         self.__dict__.update({name: _aligned(value) for name, value in state.items()})
 
     def prepare(self) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from sparker import SparKerTest
 from sparker._aggregation import (
     EXPONENT,
     MIN_TAIL,
@@ -15,6 +16,7 @@ from sparker._aggregation import (
     exceedances,
     extended_log_p,
 )
+from sparker._statistic import WEIGHTS
 
 COUNTED = {
     "min-mean": lambda p: -0.5 * np.log(p.min()) - 0.5 * np.log(p).mean(),
@@ -162,3 +164,21 @@ def test_extended_tail_does_not_rank_rounding(rng):
     assert_allclose(extended_log_p(values), 0, atol=1e-12)
     mixed = np.concatenate([values, 5 + rng.exponential(size=(20, 1))])
     assert np.ptp(extended_log_p(mixed)[:501]) == 0
+
+
+@pytest.mark.parametrize("params", [{}, {"companions": False}, {"start": "random"}, {"n_widths": 3}])
+def test_kinds_of_entries_have_their_weights_however_many_there_are(params):
+    statistic = SparKerTest(**params)._make_statistic()
+    kinds, weights = np.array(statistic._kinds()), statistic.entry_weights
+    of_kinds = {kind: weights[kinds == kind] for kind in kinds}
+    total = sum(WEIGHTS[kind] for kind in of_kinds)
+    for kind, found in of_kinds.items():
+        assert_allclose(found, WEIGHTS[kind] / total / len(found), rtol=1e-12)
+    assert_allclose(weights.sum(), 1, rtol=1e-12)
+
+
+def test_weights_count_for_the_power_mean(rng):
+    null, observed = rng.exponential(size=(3, 2)), rng.exponential(size=2)
+    p = np.exp(counted_log_p(np.concatenate([observed[None], null])))
+    got, _ = aggregate(null, observed, Rule("power-mean", np.array([0.9, 0.1])))
+    assert_allclose(got, np.log(0.9 * p[0, 0] ** EXPONENT + 0.1 * p[0, 1] ** EXPONENT), rtol=1e-12)

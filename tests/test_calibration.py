@@ -474,6 +474,13 @@ class TestModes:
         with pytest.warns(UserWarning, match="blunt at narrow widths"):
             test.p_value()
 
+    @pytest.mark.parametrize(("n_reference", "n_data"), [(50, 50), (30, 60), (400, 50)])
+    def test_bootstrap_looks_at_as_many_places_as_its_toys(self, rng, n_reference, n_data):
+        samples = rng.normal(size=(n_reference, 2)), rng.normal(size=(n_data, 2))
+        test = SparKerTest(calibration="bootstrap", n_widths=2, random_state=0).fit(*samples)
+        plan_of_toys = test._fitted.statistic.learn(test._fitted.observed.reference_pool(), rng)
+        assert len(test._fitted.plan.candidates) <= len(plan_of_toys.candidates) <= n_reference
+
     def test_bootstrap_takes_a_weighted_reference(self, samples, quick):
         test = SparKerTest(calibration="bootstrap", **quick).fit(*samples, sample_weight=np.repeat([1.0, 3.0], 60))
         with pytest.warns(UserWarning, match="blunt"):

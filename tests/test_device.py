@@ -266,17 +266,25 @@ class TestOnTheCPU:
             assert_allclose(got.values, want.values, rtol=1e-6, atol=1e-8)
             assert_allclose(got.rows, want.rows, rtol=1e-6, atol=1e-8)
 
-    @pytest.mark.parametrize("options", [{}, {"n_kernels": 20}, {"solver": "adam", "start": "random", "max_iter": 3}])
-    def test_a_whole_test_agrees_with_the_cpu(self, fake_cupy, monkeypatch, options):
+    @pytest.mark.parametrize(
+        ("options", "tolerance"),
+        [
+            ({"solver": "adam", "start": "random", "max_iter": 3}, 1e-10),
+            # A step that gains nothing but rounding is taken on one side and refused on the other: single fits move.
+            ({}, 0.05),
+            ({"n_kernels": 20}, 0.05),
+        ],
+    )
+    def test_a_whole_test_agrees_with_the_cpu(self, fake_cupy, monkeypatch, options, tolerance):
         monkeypatch.setattr(_kernels_cupy, "THREADS", 2)
         rng = np.random.default_rng(0)
         samples = rng.normal(size=(200, 2)), np.concatenate([rng.normal(size=(50, 2)), rng.normal(2, 0.2, size=(8, 2))])
         params = {"n_toys": 9, "n_widths": 2, "n_candidates": 40, "random_state": 0, **options}
         want = SparKerTest(backend="numba", **params).fit(*samples)
         got = SparKerTest(backend="cupy", n_jobs=2, **params).fit(*samples)
-        assert_allclose(got.statistics_, want.statistics_, rtol=0.01, atol=0.01)
-        assert_allclose(got.calibrate().values, want.calibrate().values, rtol=0.05, atol=0.05)
-        assert_allclose(got.score_samples(samples[1]), want.score_samples(samples[1]), rtol=0.01, atol=0.01)
+        assert_allclose(got.statistics_, want.statistics_, rtol=0.1 * tolerance, atol=0.01 * tolerance)
+        assert_allclose(got.calibrate().values, want.calibrate().values, rtol=tolerance, atol=tolerance)
+        assert_allclose(got.score_samples(samples[1]), want.score_samples(samples[1]), atol=tolerance)
         assert got.p_value() == want.p_value()
 
     def test_auto_takes_the_device(self, fake_cupy, monkeypatch):
