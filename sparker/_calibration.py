@@ -147,7 +147,7 @@ def simulate(
     # joblib takes tasks as it goes: after the end there are no more
     tasks = (delayed(_evaluate_batch)(work, batch) for batch in batches if end is None)
     checkpoint = _Checkpoint(path)
-    for part in _progress(_run(tasks, 1 if statistic.on_device else n_jobs), batches, verbose):
+    for part in _progress(_run(tasks, work, 1 if statistic.on_device else n_jobs), batches, verbose):
         if end is None:
             rows += part
             end = _stopping_index(rows, len(rows) - len(part), stopping)
@@ -255,19 +255,17 @@ class _Work:
     plan: Any
     seed: int
 
-    def __sizeof__(self) -> int:
-        """Size of the rows as well: Dask sends an argument that it knows to be large to each worker once."""
-        pool = self.toys.pool
-        return object.__sizeof__(self) + (0 if pool is None else sum(block.nbytes for block in pool.blocks))
 
-
-def _run(tasks: Iterator[Any], n_jobs: int | None) -> Iterator[list[Toy]]:
+def _run(tasks: Iterator[Any], work: _Work, n_jobs: int | None) -> Iterator[list[Toy]]:
     """Results of tasks in their order, as they come; in rounds where the backend cannot hand them out singly."""
-    backend, _ = get_active_backend()
-    if backend.supports_return_generator:
-        yield from Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+    active, _ = get_active_backend()
+    backend = None
+    if hasattr(active, "client"):  # Dask: rows on one worker alone would be lost with it, and all that needs them
+        backend = type(active)(client=active.client, scatter=[work], **active.submit_kwargs)
+    if active.supports_return_generator:
+        yield from Parallel(n_jobs=n_jobs, backend=backend, return_as="generator")(tasks)
         return
-    parallel = Parallel(n_jobs=n_jobs)
+    parallel = Parallel(n_jobs=n_jobs, backend=backend)
     while some := list(islice(tasks, ROUNDS * effective_n_jobs(n_jobs))):
         yield from parallel(some)
 

@@ -2,14 +2,13 @@
 
 import os
 import signal
-import threading
-import time
 
 import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+import sparker._calibration
 from sparker import SparKerTest
 from sparker._calibration import _Work
 
@@ -52,27 +51,22 @@ class TestDask:
         assert 1 <= len(n_sent) <= 4
 
     @pytest.mark.slow
-    def test_a_killed_worker_loses_nothing(self, dask_client, samples):
+    def test_a_killed_worker_loses_nothing(self, dask_client, samples, monkeypatch):
         want = calibrate(samples, n_toys=3000)
-        victim = min(info["name"] for info in dask_client.scheduler_info()["workers"].values())
-        (pid,) = dask_client.run(
-            os.getpid,
-            workers=[a for a, info in dask_client.scheduler_info()["workers"].items() if info["name"] == victim],
-        ).values()
-        killed = []
+        victim = next(iter(dask_client.scheduler_info()["workers"]))
+        (pid,) = dask_client.run(os.getpid, workers=[victim]).values()
+        progress = sparker._calibration._progress
 
-        def kill():
-            time.sleep(0.5)
-            os.kill(pid, signal.SIGKILL)
-            killed.append(True)
+        def kill(parts, *args):
+            for k, part in enumerate(progress(parts, *args)):
+                if k == 3:
+                    os.kill(pid, signal.SIGKILL)
+                yield part
 
-        thread = threading.Thread(target=kill)
+        monkeypatch.setattr(sparker._calibration, "_progress", kill)
         with joblib.parallel_config(backend="dask"):
-            thread.start()
-            got = calibrate(samples, n_toys=3000)
-            assert killed, "the toys ended before the worker was killed"
-        thread.join()
-        assert_array_equal(got, want)
+            assert_array_equal(calibrate(samples, n_toys=3000), want)
+        assert victim not in dask_client.scheduler_info()["workers"]
 
 
 class TestRay:
