@@ -202,17 +202,9 @@ class TwoSampleResult:
         ]
 
 
-def entry_names(scales: dict[str, Array]) -> list[str]:
-    """Name of each entry, which tells the classes of scores apart."""
-    rows = scales.get("rows", np.zeros(len(scales["kind"])))
-    return [
-        f"{kind}, from {least:g} rows" if least else str(kind) for kind, least in zip(scales["kind"], rows, strict=True)
-    ]
-
-
 def _table(scales: dict[str, Array]) -> list[str]:
-    """Lines of a table of the p-values, a line for each width and a column for each name."""
-    names, widths = entry_names(scales), np.asarray(scales["width"])
+    """Lines of a table of the p-values, a line for each width and a column for each kind."""
+    names, widths = list(map(str, scales["kind"])), np.asarray(scales["width"])
     p = {(name, width): f"{value:.4f}" for name, width, value in zip(names, widths, scales["pvalue"], strict=True)}
     columns = [
         name for name in dict.fromkeys(names) if any((name, width) in p for width in widths[np.isfinite(widths)])

@@ -6,14 +6,12 @@ both samples: for unweighted rows it does not depend on the labels, and an exces
 finite score. `sparker._pool.Weights.spread` is v for any weights. To V comes a fifth of a row, so that a row or two
 where there are no others do not outscore what is significant.
 
-Scores are near Gaussian where a kernel reaches many rows and skewed where it reaches few. The largest of all would be
-decided by the places that fluctuate most; so candidates are divided by the number of rows in reach, labels unseen, and
-the largest score of each class is an entry with a p-value of its own.
+Scores are near Gaussian where a kernel reaches many rows and skewed where it reaches few. The largest of all is decided
+by the places that fluctuate most, and the largest where rows are rare is an entry with a p-value of its own.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +24,7 @@ Array = npt.NDArray[Any]
 SAMPLE = 20_000  # rows from which spread-out candidates are chosen
 
 PSEUDO = 0.2  # rows added to V
-CLASSES = (0.0, 0.5, 5.0, 50.0)  # fewest expected rows in reach of the candidates of each class
+RARE = 5.0  # expected rows in reach of a candidate, below which rows are rare
 
 FEWEST, MOST, PAIRS = 200, 1000, 40_000_000  # candidates, and pairs of them with the rows of the pool
 
@@ -52,22 +50,14 @@ class Scores:
     values: Array
     rows: Array
 
-    def classes(self) -> npt.NDArray[np.intp]:
-        """Which of `CLASSES` each candidate is in at each width, (n_widths, n_candidates)."""
-        return np.searchsorted(CLASSES, self.rows, side="right") - 1
-
     def largest(self) -> Array:
-        """Largest squared score at each width for each of `CLASSES`, shape (n_widths, n_classes).
+        """Largest squared score at each width of all candidates, and of those where rows are rare, shape (2, n_widths).
 
-        A candidate outside a class counts less, by how far its rows in reach are from it. With a sharp edge a class
-        might hold candidates of the observed pair and none of the toys, where these have other candidates.
+        There, others count less, by how many rows they have in reach. With a sharp edge there might be candidates of
+        the observed pair and none of the toys, where these have other candidates.
         """
-        squared, rows = np.square(self.values), np.maximum(self.rows, 1e-100)
-        shares = [
-            np.minimum(1, rows / low if low else 1) * np.minimum(1, high / rows)
-            for low, high in pairwise((*CLASSES, np.inf))
-        ]
-        return np.stack([(squared * share).max(axis=1) for share in shares], axis=1)
+        squared = np.square(self.values)
+        return np.stack([squared.max(axis=1), (squared * RARE / np.maximum(self.rows, RARE)).max(axis=1)])
 
 
 def random_rows(pool: Pool, weights: Weights, n_kernels: int, rng: np.random.Generator) -> Array:

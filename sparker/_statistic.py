@@ -17,7 +17,9 @@ from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, Paths,
 Array = npt.NDArray[Any]
 
 # Of all entries of a kind in the aggregate, chosen on the data sets of benchmarks/power.py with seed 0.
-WEIGHTS = {"t": 2.0, "score": 1.0, "mean": 0.3, "spread": 0.7}
+WEIGHTS = {"t": 2.0, "score": 1.0, "rare": 1.0, "mean": 0.3, "spread": 0.9}
+
+OF_WIDTHS = ("t", "score", "rare")  # kinds with an entry at each width
 
 ROUNDING = 1e-12  # of L, against the number of rows
 
@@ -155,9 +157,9 @@ class SparKerStatistic:
 
     def _kinds(self) -> list[str]:
         """Kind of each of the `entries`."""
-        n_scores = len(_starts.CLASSES) * self.n_widths if self.start == "score" else 0
+        of_widths = OF_WIDTHS if self.start == "score" else OF_WIDTHS[:1]
         companions = _companions.KINDS if self.companions else ()
-        return ["t"] * self.n_widths + ["score"] * n_scores + list(companions)
+        return [kind for kind in of_widths for _ in range(self.n_widths)] + list(companions)
 
     def learn(self, pool: Pool, rng: np.random.Generator) -> Plan:
         """Width range, candidates and moments from the rows of a pool, labels unseen."""
@@ -238,24 +240,16 @@ class SparKerStatistic:
         """T at each recorded width, then the largest squared scores of a single kernel there, then the companions."""
         # Where both samples are alike what is left of L is rounding, and must not be ranked.
         t = np.where(path.losses < -ROUNDING * weights.size, -2.0 * path.losses, 0.0)
-        largest = np.empty(0) if shared.scores is None else shared.scores.largest().T.ravel()
+        largest = np.empty(0) if shared.scores is None else shared.scores.largest().ravel()
         return np.concatenate([t, largest, shared.companions])
 
     def scales(self, path: Path) -> dict[str, Array]:
-        """Kind, width and weight of each of the `entries`, and the fewest rows in reach of the kernels of a score.
-
-        A companion is as wide as the sample, its width is inf.
-        """
-        kinds = self._kinds()
-        n_scores, n_companions = kinds.count("score"), len(_companions.KINDS) if self.companions else 0
-        widths = np.tile(path.widths, 1 + n_scores // self.n_widths)
-        rows = [np.zeros(self.n_widths), np.repeat(_starts.CLASSES, self.n_widths)[:n_scores], np.zeros(n_companions)]
-        return {
-            "kind": np.array(kinds),
-            "width": np.append(widths, np.full(n_companions, np.inf)),
-            "rows": np.concatenate(rows),
-            "weight": self.entry_weights,
-        }
+        """Kind, width and weight of each of the `entries`; a companion is as wide as the sample, its width is inf."""
+        kinds = np.array(self._kinds())
+        widths = np.full(len(kinds), np.inf)
+        for kind in OF_WIDTHS:
+            widths[kinds == kind] = path.widths[: np.sum(kinds == kind)]
+        return {"kind": kinds, "width": widths, "weight": self.entry_weights}
 
     def _solver(self) -> Solver:
         if self.solver == "adam":

@@ -129,22 +129,22 @@ def counted(null: Array, observed: Array) -> Array:
 def corrected_p_values(null: Array, observed: Array, scores: Array, column: int) -> Array:
     """p-values of kernels of one entry against the most surprising score of each toy, over candidates and widths.
 
-    Narrow kernels have more places to be at, and larger scores by chance. So that no width, and no class of places,
-    drowns the others the largest score of each entry is turned into log p by one map for all n_toys + 1 rows, and rows
-    are ranked by their smallest log p (the min-P procedure of Westfall and Young, Resampling-Based Multiple Testing,
-    1993). A kernel has moved from its candidate, toys' candidates have not: its score counts at most as the largest one
-    of the observed candidates. Then no kernel is more surprising than the observed row, whose rank is uniform.
+    Narrow kernels have more places to be at, and larger scores by chance. So that no width drowns the others, the
+    largest score of each entry is turned into log p by one map for all n_toys + 1 rows, and rows are ranked by their
+    smallest log p (the min-P procedure of Westfall and Young, Resampling-Based Multiple Testing, 1993). A kernel has
+    moved from its candidate, toys' candidates have not: its score counts at most as the largest one of the observed
+    candidates. Then no kernel is more surprising than the observed row, whose rank is uniform.
 
     Parameters
     ----------
     null : ndarray of shape (n_toys, n_entries)
-        Largest squared score of each toy at each width in each class of places.
+        Largest squared score of each toy at each width, at all places and where rows are rare.
     observed : ndarray of shape (n_entries,)
         The same of the observed pair.
     scores : ndarray of shape (n_kernels,)
         Squared scores of the fitted kernels.
     column : int
-        Entry of their width and class.
+        Entry of their width, and of where rows are rare if they are.
     """
     rows = np.concatenate([observed[None], null])
     surprise = -_aggregation.extended_log_p(rows)

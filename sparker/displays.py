@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.pipeline import Pipeline
 
 from sparker import _aggregation
-from sparker._results import TwoSampleResult, entry_names
+from sparker._results import TwoSampleResult
 from sparker.planning import PowerCurve
 
 __all__ = ["KernelsDisplay", "NullDistributionDisplay", "PowerCurveDisplay", "ScalesDisplay"]
@@ -22,10 +22,8 @@ Array = npt.NDArray[Any]
 EXCESS, DEFICIT, NEUTRAL, DARK = "#b2182b", "#2166ac", "#c8c8c8", "#333333"
 KINDS: dict[str, dict[str, Any]] = {
     "t": {"label": "$t$ (all kernels)", "color": "#0072b2", "marker": "o", "linestyle": "-"},
-    "score": {"label": "score (best kernel)", "color": "#fdbe85", "marker": "s", "linestyle": "--"},
-    "score, from 0.5 rows": {"color": "#fd8d3c", "marker": "s", "linestyle": "--"},
-    "score, from 5 rows": {"color": "#d94801", "marker": "s", "linestyle": "--"},
-    "score, from 50 rows": {"color": "#7f2704", "marker": "s", "linestyle": "--"},
+    "score": {"label": "score (best kernel)", "color": "#d94801", "marker": "s", "linestyle": "--"},
+    "rare": {"label": "score where rows are rare", "color": "#fd8d3c", "marker": "D", "linestyle": ":"},
     "mean": {"label": "mean of the sample", "color": "#009e73", "linestyle": "-."},
     "spread": {"label": "spread of the sample", "color": "#cc79a7", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
 }
@@ -127,7 +125,7 @@ class ScalesDisplay(_ResultDisplay):
         return cls(
             widths=result.scales["width"],
             p_values=result.scales["pvalue"],
-            kinds=np.array(entry_names(result.scales)),
+            kinds=result.scales["kind"],
             p_value=result.pvalue,
             n_toys=result.n_toys,
         )

@@ -128,11 +128,11 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     ----------
     statistics_ : ndarray of shape (n_scales,)
         t at each recorded width; then, with ``start="score"``, the largest squared score of a single kernel there,
-        among kernels with less than 0.5, 0.5 to 5, 5 to 50 and more rows of the smaller sample in reach (those outside
-        a class count less); then the two companions. All of it is calibrated and aggregated. No entry is negative.
+        and the largest where rows are rare, at candidates with fewer than 5 rows of the smaller sample in reach (others
+        count less); then the two companions. All of it is calibrated and aggregated. No entry is negative.
     scales_ : dict of str to ndarray of shape (n_scales,)
-        ``kind`` ("t", "score", "mean" or "spread"), ``width``, ``weight`` in the aggregate and ``rows`` of each entry:
-        the fewest rows in reach of the kernels of a score, 0 for others; a companion has width inf.
+        ``kind`` ("t", "score", "rare", "mean" or "spread"), ``width`` and ``weight`` in the aggregate of each entry; a
+        companion has width inf.
     width_ : float
         The recorded width that ``score_samples``, ``transform`` and ``kernel_table`` describe: the one with the
         largest t - 2 M log(number of distinct places at that width). It needs no toys; calibrating never changes it.
@@ -432,14 +432,15 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
             If the test has ``start="random"``, which records no scores.
         """
         check_is_fitted(self)
-        fitted, is_score = self._fitted, self.scales_["kind"] == "score"
+        fitted, is_score = self._fitted, np.isin(self.scales_["kind"], ["score", "rare"])
         if not is_score.any():
             raise ValueError('kernel_significance needs the scores that toys record with start="score".')
         null = self.calibrate()
         table = self.kernel_table()
         centers = np.array([kernel.center for kernel in table])
         at = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, self.width_)[0]
-        columns = np.flatnonzero(self.scales_["width"][is_score] == self.width_)[at.classes()[0]]
+        columns = np.flatnonzero(self.scales_["width"][is_score] == self.width_)  # of all places, and of rare rows
+        columns = columns[(at.rows[0] < _starts.RARE).astype(int)]
         local = self._local_p_values(centers.astype(fitted.observed.pool.dtype), self.width_)
         entries = null.values[:, is_score], self.statistics_[is_score]
         squared = at.values[0][:, None] ** 2

@@ -240,7 +240,7 @@ class TestPValue:
     def test_result_holds_the_table_of_scales(self, samples, quick):
         test = fit(samples, quick, n_toys=39)
         result, null = test.result(), test.calibrate().values
-        assert result.scales["kind"].tolist() == ["t"] * 3 + ["score"] * 12 + ["mean", "spread"]
+        assert result.scales["kind"].tolist() == ["t"] * 3 + ["score"] * 3 + ["rare"] * 3 + ["mean", "spread"]
         assert_array_equal(result.scales["width"], [*np.tile(test.path_widths_, 5), np.inf, np.inf])
         assert_array_equal(result.scales["statistic"], test.statistics_)
         want = [count_p_value(null[:, k] * (1 + 1e-9), test.statistics_[k]) for k in range(17)]

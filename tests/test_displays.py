@@ -13,7 +13,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sparker import PowerCurve, SparKerTest, _aggregation
-from sparker._starts import CLASSES
 from sparker.displays import (
     DEFICIT,
     EXCESS,
@@ -62,11 +61,9 @@ def test_without_matplotlib(monkeypatch, fitted):
 def test_scales_are_those_of_the_result(fitted):
     result = fitted.result()
     display = ScalesDisplay.from_result(result)
-    scores = ["score", *(f"score, from {least:g} rows" for least in CLASSES[1:])]
-    assert list(display.lines_) == ["t", *scores, "mean", "spread"]
+    assert list(display.lines_) == ["t", "score", "rare", "mean", "spread"]
     for kind, line in display.lines_.items():
-        name, _, least = kind.removesuffix(" rows").partition(", from ")
-        rows = np.flatnonzero((result.scales["kind"] == name) & (result.scales["rows"] == float(least or 0)))
+        rows = np.flatnonzero(result.scales["kind"] == kind)
         if np.isinf(result.scales["width"][rows]).all():  # of the whole sample: a line across all widths
             assert_array_equal(line.get_ydata(), [result.scales["pvalue"][rows[0]]] * 2)
             continue

@@ -102,17 +102,14 @@ class TestScores:
         for of_toy in _starts.scores(pool, [draw_toy(pool, rng, n_data) for _ in range(2)], candidates, widths):
             assert_allclose(of_toy.rows, want, rtol=1e-6, atol=1e-6)
 
-    def test_largest_are_those_of_each_class(self):
-        values = np.array([[1.0, -4.0, 2.0, 0.5, -3.0, 1.5]])
-        rows = np.array([[0.1, 0.49, 0.5, 4.9, 7.0, 1e6]])
-        # the second is all but in the second class, and counts there by 0.49 / 0.5
-        want = [[16.0, 16 * 0.98, 9.0, 2.25]]
-        assert_allclose(_starts.Scores(values, rows).largest(), want, rtol=1e-12)
-        want = [[16 / 18, 16 * 5 / 9, 16.0, 16 * 9 / 50]]
-        assert_allclose(_starts.Scores(values, np.full((1, 6), 9.0)).largest(), want, rtol=1e-12)
+    def test_largest_of_all_and_where_rows_are_rare(self):
+        values = np.array([[1.0, -4.0, 2.0], [0.5, -3.0, 0.0]])
+        rows = np.array([[0.0, 8.0, 4.9], [5.0, 1e6, 0.0]])
+        # with 8 rows in reach instead of 5 a candidate counts by 5 / 8
+        assert_allclose(_starts.Scores(values, rows).largest(), [[16.0, 9.0], [16 * 5 / 8, 0.25]], rtol=1e-12)
 
     def test_largest_hardly_change_with_the_rows_in_reach(self, rng):
-        """Whatever class candidates fall into: those of toys may be others than those of the observed pair."""
+        """Rare or not: candidates of toys may be others than those of the observed pair."""
         values, rows = rng.normal(size=(3, 50)), 10 ** rng.uniform(-3, 4, size=(3, 50))
         want = _starts.Scores(values, rows).largest()
         got = _starts.Scores(values, rows * rng.uniform(0.99, 1.01, size=rows.shape)).largest()
