@@ -62,7 +62,7 @@ class NullDistribution:
     >>> test.calibrate().save("bank.npz")
     >>> bank = NullDistribution.load("bank.npz")
     >>> bank
-    NullDistribution(99 toys, 42 entries, split)
+    NullDistribution(99 toys, 26 entries, split)
     >>> batch = rng.normal(1, 1, size=(60, 1))
     >>> SparKerTest(calibration="split", null_distribution=bank).fit(reference, batch).p_value()
     0.01
