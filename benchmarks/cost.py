@@ -24,6 +24,7 @@ CASES = {
     "import sparker": "import_time",
     "one fit, N_R 200 000, N_D 2000, d 1, 5 kernels, 1 thread": "lone_fit",
     "100 toys, N_R 10 000, N_D 1000, d 16, 2 jobs": "toys",
+    "5000 toys, N_R 250, N_D 50, d 2, 2 jobs": "tiny",
     "test of 500 toys, N_R 200 000, N_D 2000, d 1, 5 kernels, 2 jobs": "search",
     "test of 500 toys, N_R 20 000, N_D 2000, d 512, 2 jobs": "wide",
     "first fit of a process, warm cache": "first_fit",
@@ -96,15 +97,23 @@ def lone_fit() -> float:
     return time.perf_counter() - start
 
 
-def toys() -> float:
+def seconds_of_toys(n_toys: int, n_reference: int, n_data: int, n_features: int) -> float:
     from sparker import SparKerTest
 
-    reference, data = samples(10_000, 1000, 16)
+    reference, data = samples(n_reference, n_data, n_features)
     SparKerTest(n_toys=32, n_jobs=2, random_state=0).fit(reference[:1000], data[:100]).p_value()
-    test = SparKerTest(n_toys=100, n_jobs=2, random_state=0).fit(reference, data)
+    test = SparKerTest(n_toys=n_toys, n_jobs=2, random_state=0).fit(reference, data)
     start = time.perf_counter()
     test.p_value()
     return time.perf_counter() - start
+
+
+def toys() -> float:
+    return seconds_of_toys(100, 10_000, 1000, 16)
+
+
+def tiny() -> float:
+    return seconds_of_toys(5000, 250, 50, 2)
 
 
 def anonymous_mb() -> float:
@@ -174,7 +183,7 @@ def main() -> None:
     table = Table(args.output, ["case"])
     for case, function in CASES.items():
         command = [sys.executable, __file__, "--one", function]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         repeats = 1 if function in ONCE else args.repeats
         found = [
             subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
