@@ -21,6 +21,7 @@ BATCH = 16
 DEVICE_BATCH = 256  # on a GPU
 
 NORMS = 1024  # rows at a time in `Pool.norms`
+HASHED = 1 << 18  # entries at a time in `Pool.keys`
 PACKED_FEATURES, PACKED_SIZE = 3, 1 << 18  # most features, or entries, of a pool of which `Pool.packed` is a copy
 MORTON_BITS = 10  # of each feature
 
@@ -130,17 +131,32 @@ class Pool:
     @cached_property
     def order(self) -> npt.NDArray[np.intp]:
         """Row indices in lexicographic order: the order in which rows came must not change what is drawn."""
-        first = self._column(0)
-        order = np.argsort(first, kind="stable")
-        # Other columns matter only among the rows that tie in the first one, of which there are few or none as a rule.
-        tie = np.append(False, first[order[1:]] == first[order[:-1]])
-        tied = np.flatnonzero(tie | np.append(tie[1:], False))
-        rows = order[tied]
-        order[tied] = rows[np.lexsort(self.rows(rows).T[::-1])]
+        values = self._column(0)
+        order = np.argsort(values, kind="stable")
+        values = values[order]
+        places, group = np.arange(self.n_rows), np.zeros(self.n_rows, dtype=np.intp)
+        # A column matters only among the rows that tie in all before it, of which there are few or none as a rule.
+        for j in range(1, self.n_features):
+            tie = np.append(False, (group[1:] == group[:-1]) & (values[1:] == values[:-1]))
+            tied = tie | np.append(tie[1:], False)
+            places, group = places[tied], np.cumsum(~tie)[tied]
+            if not len(places):
+                break
+            rows = order[places]
+            values = self._column(j, rows)
+            again = np.lexsort((values, group))
+            order[places], values = rows[again], values[again]
         return order
 
-    def _column(self, j: int) -> Array:
-        return np.concatenate([block[:, j] for block in self.blocks])
+    def _column(self, j: int, indices: Array | None = None) -> Array:
+        """Column j of all rows, or of those at `indices`."""
+        if indices is None:
+            return np.concatenate([block[:, j] for block in self.blocks])
+        out = np.empty(len(indices), dtype=self.dtype)
+        for block, part in self.parts():
+            inside = (indices >= part.start) & (indices < part.stop)
+            out[inside] = block[indices[inside] - part.start, j]
+        return out
 
     @cached_property
     def scrambled(self) -> npt.NDArray[np.intp]:
@@ -155,16 +171,19 @@ class Pool:
     def keys(self) -> npt.NDArray[np.uint64]:
         """A hash of the values in each row: equal for equal rows."""
         key = np.zeros(self.n_rows, dtype=np.uint64)
-        for j in range(self.n_features):
-            column = self._column(j).astype(np.float64) + 0.0  # -0.0 is 0.0
-            key = _mix(key ^ column.view(np.uint64))
+        size = max(1, HASHED // self.n_features)
+        for block, part in self.parts():
+            for start in range(0, len(block), size):  # rows together, which may be in a file
+                columns = block[start : start + size].T.astype(np.float64) + 0.0  # -0.0 is 0.0
+                here = slice(part.start + start, part.start + start + columns.shape[1])
+                for column in columns:
+                    key[here] = _mix(key[here] ^ column.view(np.uint64))
         return key
 
     def fingerprint(self) -> str:
-        """Digest of rows and weights, in lexicographic order: the same however rows came, and whichever are data."""
-        digest = hashlib.blake2b(digest_size=16)
-        for column in [*(self._column(j) for j in range(self.n_features)), self.weight]:
-            digest.update(np.ascontiguousarray(column[self.order]).data)
+        """Digest of rows and weights: the same however rows came, and whichever are data."""
+        digest = hashlib.blake2b(f"{self.dtype} {self.n_features}".encode(), digest_size=16)
+        digest.update(np.sort(_mix(self.keys() ^ (self.signed_weight + 0.0).view(np.uint64))).data)
         return digest.hexdigest()
 
     def draw(self, uniform: Array, weight: Array | None = None, order: Array | None = None) -> npt.NDArray[np.intp]:

@@ -194,3 +194,20 @@ def test_arrays_that_come_unaligned_are_aligned(rng):
     for one, other in zip(got.blocks, pool.blocks, strict=True):
         assert_array_equal(one, other)
     assert got.packed[0] is pool.packed[0]
+
+
+class TestFingerprint:
+    def test_knows_neither_the_order_of_rows_nor_blocks(self, rng):
+        rows, weight = rng.normal(size=(50, 3)), rng.uniform(1, 2, 50)
+        order = rng.permutation(50)
+        want = Pool([rows[:20], rows[20:]], weight).fingerprint()
+        assert Pool([rows[order]], weight[order]).fingerprint() == want
+
+    def test_knows_rows_weights_and_dtype(self, rng):
+        rows, weight = np.round(rng.normal(size=(50, 3)), 2), np.ones(50)
+        moved, heavier, swapped = rows.copy(), weight.copy(), rows[:, [1, 0, 2]]
+        moved[7, 1] += 1e-9
+        heavier[7] = -1
+        pools = [Pool([rows], weight), Pool([moved], weight), Pool([rows], heavier), Pool([swapped], weight)]
+        pools += [Pool([rows[:49]], weight[:49]), Pool([np.zeros((50, 3), np.float32)]), Pool([np.zeros((50, 3))])]
+        assert len({pool.fingerprint() for pool in pools}) == len(pools)
