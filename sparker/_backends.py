@@ -23,7 +23,7 @@ BACKENDS = ("auto", "numba", "matmul", "numpy", "cupy")
 # Above this dimension a matrix product reads the rows faster than the fused loops.
 MATMUL_FEATURES = 48
 # A lone fit runs on threads only where a pass is long against handing out its parts.
-PARALLEL_WORK = 2_000_000
+PARALLEL_WORK = 500_000
 
 
 class Kernels(NamedTuple):

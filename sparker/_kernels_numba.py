@@ -2,8 +2,8 @@
 
 Rows are taken in blocks that stay in the cache, transposed so that every inner loop runs over rows and vectorises; the
 exponential is a polynomial with its power of two put together from bits, since ``math.exp`` does not vectorise there.
-Blocks are gathered into chunks of a fixed size, each with its own partial
-sums, added in order: the result does not depend on the number of threads.
+Blocks are gathered into chunks whose size follows from the number of rows, each with its own partial sums, added in
+order: the result does not depend on the number of threads.
 """
 
 import math
@@ -33,7 +33,8 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 BLOCK = 512  # rows in flight: all scratch of a block fits in a 256 kB cache up to d = 64, M = 16
-CHUNK = 8 * BLOCK  # rows to a partial sum
+CHUNK = 8 * BLOCK  # most rows to a partial sum
+CHUNKS = 16  # partial sums that few rows are shared out to, so that threads get equal parts
 LANES = 16  # a short block is padded to a multiple of this, so that its loops vectorise
 
 # Reassociation lets sums vectorise. `nnan` and `ninf` stay out: they would remove the
@@ -363,6 +364,7 @@ def _add_products(x: Array, rows: Array, origin: Array, sums: Array, n_rows: int
 def _sum_chunks(
     first: int,
     last: int,
+    chunk_size: int,
     partial: Array,
     X: Array,
     weights: Array,
@@ -391,7 +393,7 @@ def _sum_chunks(
     least = table[1][-1]  # products of smaller kernels are denormal numbers, far slower than others
     weight, count = work[5], work[6]
     for chunk in range(first, last):
-        for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
+        for start in range(chunk * chunk_size, min((chunk + 1) * chunk_size, len(X)), BLOCK):
             size = n = 0
             loaded = -1  # toy whose weights are there
             for p in range(n_problems):
@@ -423,26 +425,25 @@ def _forward(X: Array, centers: Array, scale: float, competition: bool) -> Array
     n_kernels, n_features = centers.shape
     table = _table(X)
     out = np.empty((3, len(X), n_kernels), X.dtype)
-    for chunk in range((len(X) + CHUNK - 1) // CHUNK):
-        rows = np.empty((n_features, BLOCK), X.dtype)
-        distances = np.empty((n_kernels, BLOCK), X.dtype)
-        phi = np.empty((n_kernels, BLOCK), X.dtype)
-        gate = np.ones((n_kernels, BLOCK), X.dtype)
-        work = np.empty((2, BLOCK), X.dtype)
-        for start in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(X)), BLOCK):
-            size, n = _load(X, start, rows)
-            _distances(rows, centers, distances, n)
-            _kernels(distances, scale, -np.inf, phi, n, table)
-            if competition:
-                _softmax(distances, scale, gate, work, n, table)
-                for i in range(n_kernels):
-                    for b in range(n):
-                        phi[i, b] *= gate[i, b]
+    rows = np.empty((n_features, BLOCK), X.dtype)
+    distances = np.empty((n_kernels, BLOCK), X.dtype)
+    phi = np.empty((n_kernels, BLOCK), X.dtype)
+    gate = np.ones((n_kernels, BLOCK), X.dtype)
+    work = np.empty((2, BLOCK), X.dtype)
+    for start in range(0, len(X), BLOCK):
+        size, n = _load(X, start, rows)
+        _distances(rows, centers, distances, n)
+        _kernels(distances, scale, -np.inf, phi, n, table)
+        if competition:
+            _softmax(distances, scale, gate, work, n, table)
             for i in range(n_kernels):
-                for b in range(size):
-                    out[0, start + b, i] = phi[i, b]
-                    out[1, start + b, i] = gate[i, b]
-                    out[2, start + b, i] = distances[i, b]
+                for b in range(n):
+                    phi[i, b] *= gate[i, b]
+        for i in range(n_kernels):
+            for b in range(size):
+                out[0, start + b, i] = phi[i, b]
+                out[1, start + b, i] = gate[i, b]
+                out[2, start + b, i] = distances[i, b]
     return out
 
 
@@ -538,7 +539,8 @@ def batch_value_and_gradient(
     """
     n_problems, n_kernels, n_features = centers.shape
     scales = (-0.5 / widths**2).astype(X.dtype)
-    n_chunks = -(-len(X) // CHUNK)
+    chunk_size = min(CHUNK, BLOCK * -(-len(X) // (CHUNKS * BLOCK)))
+    n_chunks = -(-len(X) // chunk_size)
     partial = np.zeros((n_chunks, n_problems, 1 + n_kernels * (2 + n_kernels + n_features)))
     boxes = np.empty((0, 2, n_features), X.dtype) if boxes is None else boxes
     of_rows = [_read_only(array) for array in (X, reference_weights, data_weights)]
@@ -546,7 +548,7 @@ def batch_value_and_gradient(
 
     def add(first: int, last: int) -> None:
         options = scales, competition, LOSSES.index(loss)
-        _sum_chunks(first, last, partial, *of_rows, offset, _read_only(boxes), *of_kernels, *options)
+        _sum_chunks(first, last, chunk_size, partial, *of_rows, offset, _read_only(boxes), *of_kernels, *options)
 
     if n_threads == 1:
         add(0, n_chunks)
@@ -554,8 +556,11 @@ def batch_value_and_gradient(
         # Python threads around one compiled function that lets go of the lock: a second version compiled with
         # parallel=True would round differently, and aborts the process when two threads enter it.
         edges = [n_chunks * k // n_threads for k in range(n_threads + 1)]
-        for done in [executor(n_threads).submit(add, *ends) for ends in pairwise(edges)]:
-            done.result()
+        first, *others = pairwise(edges)
+        handed_out = [executor(n_threads).submit(add, *ends) for ends in others]
+        add(*first)
+        for part in handed_out:
+            part.result()
     sums = np.zeros(partial.shape[1:])
     for chunk in partial:  # one by one: their order must not depend on how NumPy sums
         sums += chunk

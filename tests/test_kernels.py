@@ -291,7 +291,7 @@ for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-4)):
 
         monkeypatch.setattr(_kernels_numba, "_sum_chunks", record)
         _kernels_numba.value_and_gradient(*problem.arguments, n_threads=2)
-        assert sorted(seen) == [("sparker", 0, 1), ("sparker", 1, 3)]
+        assert sorted(seen) == [("MainThread", 0, 6), ("sparker", 6, 12)]
 
     @pytest.mark.slow
     def test_bits_do_not_depend_on_who_compiled(self, tmp_path):
