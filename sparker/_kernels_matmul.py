@@ -3,15 +3,19 @@
 ``||x - mu||^2 = ||x||^2 - 2 x mu + ||mu||^2`` loses digits when rows and centres are far from the origin, so both are
 first moved to the median, a block at a time: rows may be more than the memory holds. It agrees with the other twins to
 1e-4, not to the last digit. Callers with many passes over the same rows pass their origin and squared norms.
+
+A product with few centres is bound by reading the rows, which libraries copy before they multiply: loops do not.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from sparker._kernels import Evaluation, _terms, executor
+from sparker._kernels_numba import _read_only
 
 __all__ = [
     "Evaluation",
@@ -28,6 +32,7 @@ Array = npt.NDArray[Any]
 BLOCK_BYTES = 1 << 22  # a block of rows stays in the third-level cache between its two products
 CHUNK = 4  # blocks to a partial sum
 COLUMNS = 96  # centres in a product, a multiple of what products compute at a time
+FEW = 8  # centres up to which loops are faster than a product
 ROOM = 128  # numbers beside the features of a row, for kernels and their derivatives
 
 
@@ -45,9 +50,60 @@ def _norms(rows: Array) -> Array:
     return np.einsum("nd,nd->n", rows, rows)
 
 
-def _distances(rows: Array, norms: Array, centers: Array) -> Array:
+def _compile(function: Any) -> Any:
+    options = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+    return numba.njit(**options)(function)
+
+
+@_compile
+def _products(centers: Array, rows: Array) -> Array:
+    """Product ``centers @ rows.T``, four rows at a time."""
+    zero, (n, d) = rows.dtype.type(0), rows.shape
+    out = np.empty((len(centers), n), rows.dtype)
+    whole = n - n % 4
+    for start in range(0, whole, 4):
+        p, q, r, s = rows[start], rows[start + 1], rows[start + 2], rows[start + 3]
+        for i in range(len(centers)):
+            center = centers[i]
+            of_p = of_q = of_r = of_s = zero
+            for j in range(d):
+                of_p += p[j] * center[j]
+                of_q += q[j] * center[j]
+                of_r += r[j] * center[j]
+                of_s += s[j] * center[j]
+            out[i, start], out[i, start + 1], out[i, start + 2], out[i, start + 3] = of_p, of_q, of_r, of_s
+    for start in range(whole, n):
+        for i in range(len(centers)):
+            total = zero
+            for j in range(d):
+                total += rows[start, j] * centers[i, j]
+            out[i, start] = total
+    return out
+
+
+@_compile
+def _weighted_sums(weights: Array, rows: Array) -> Array:
+    """Product ``weights @ rows``, four rows at a time."""
+    n, d = rows.shape
+    out = np.zeros((len(weights), d), rows.dtype)
+    whole = n - n % 4
+    for start in range(0, whole, 4):
+        p, q, r, s = rows[start], rows[start + 1], rows[start + 2], rows[start + 3]
+        for i in range(len(weights)):
+            of_i = out[i]
+            w, x, y, z = weights[i, start], weights[i, start + 1], weights[i, start + 2], weights[i, start + 3]
+            for j in range(d):
+                of_i[j] += w * p[j] + x * q[j] + y * r[j] + z * s[j]
+    for start in range(whole, n):
+        for i in range(len(weights)):
+            for j in range(d):
+                out[i, j] += weights[i, start] * rows[start, j]
+    return out
+
+
+def _distances(rows: Array, norms: Array, centers: Array, few: bool = False) -> Array:
     """Squared distances, shape (M, n)."""
-    distances = centers @ rows.T
+    distances = _products(_read_only(centers), _read_only(rows)) if few else centers @ rows.T
     distances *= -2
     distances += norms
     distances += _norms(centers)[:, None]
@@ -154,10 +210,11 @@ def batch_value_and_gradient(
     moved = bool(origin.any())
     n_problems = len(toys)
     size = n_problems if alone else max(1, COLUMNS // centers.shape[1])
+    few = alone and n_problems * centers.shape[1] <= FEW
     groups = [np.minimum(np.arange(first, first + size), n_problems - 1) for first in range(0, n_problems, size)]
 
     def add(chunk: Sequence[slice]) -> Evaluation:
-        sums = [_Sums(amplitudes[group], centers[group], widths[group], competition, loss) for group in groups]
+        sums = [_Sums(amplitudes[group], centers[group], widths[group], competition, loss, few) for group in groups]
         for block in chunk:
             rows, part = X[block] - origin if moved else X[block], slice(offset + block.start, offset + block.stop)
             of_rows = _norms(rows) if norms is None else norms[block]
@@ -175,13 +232,16 @@ def batch_value_and_gradient(
 class _Sums:
     """Running sums over blocks of rows, of problems with the same weights; arrays are (P, M, rows)."""
 
-    def __init__(self, amplitudes: Array, centers: Array, widths: Array, competition: bool, loss: str) -> None:
+    def __init__(
+        self, amplitudes: Array, centers: Array, widths: Array, competition: bool, loss: str, few: bool
+    ) -> None:
         n_problems, n_kernels, n_features = centers.shape
         self.amplitudes = amplitudes[:, :, None]
         self.centers = centers.reshape(-1, n_features)
         self.widths = widths
         self.competition = competition
         self.loss = loss
+        self.few = few
         self.value = np.zeros(n_problems)
         self.amplitude_gradient = np.zeros((n_problems, n_kernels))
         self.hessian = np.zeros((n_problems, n_kernels, n_kernels))
@@ -190,7 +250,7 @@ class _Sums:
 
     def add(self, rows: Array, norms: Array, weight: Array, count: Array) -> None:
         """Add a block."""
-        distances = _distances(rows, norms, self.centers).reshape(*self.amplitudes.shape[:2], len(rows))
+        distances = _distances(rows, norms, self.centers, self.few).reshape(*self.amplitudes.shape[:2], len(rows))
         gate, phi = _gate_and_phi(distances, self.widths[:, None, None], self.competition, axis=1)
         part = self.amplitudes * phi
         f = part.sum(axis=1)
@@ -202,7 +262,8 @@ class _Sums:
         self.hessian += (curving * phi) @ phi.transpose(0, 2, 1)
         self.curvature += ((slope**2 * distances) @ curving.transpose(0, 2, 1))[:, :, 0]
         slope = (slope * residual).reshape(len(self.centers), len(rows))
-        self.center_gradient += slope @ rows - slope.sum(axis=1, keepdims=True) * self.centers
+        moved = _weighted_sums(_read_only(slope), _read_only(rows)) if self.few else slope @ rows
+        self.center_gradient += moved - slope.sum(axis=1, keepdims=True) * self.centers
 
     def found(self) -> Evaluation:
         """What the rows so far add up to."""

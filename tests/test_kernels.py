@@ -258,6 +258,18 @@ class TestTwins:
             for name in serial._fields:
                 assert_array_equal(getattr(threaded, name), getattr(serial, name), err_msg=name)
 
+    @BOTH_GATES
+    @BOTH_DTYPES
+    @pytest.mark.parametrize("n", [1, 64, 67])
+    def test_few_centers_by_loops_or_products(self, draw_problem, monkeypatch, dtype, competition, n):
+        problem, tolerance = draw_problem(n=n, d=70, dtype=dtype, competition=competition), 1e3 * np.finfo(dtype).eps
+        monkeypatch.setattr(_kernels_matmul, "FEW", 0)
+        want = _kernels_matmul.value_and_gradient(*problem.arguments)
+        monkeypatch.setattr(_kernels_matmul, "FEW", len(problem.amplitudes))
+        got = _kernels_matmul.value_and_gradient(*problem.arguments)
+        for g, w in zip(got, want, strict=True):
+            assert_allclose(g, w, rtol=tolerance, atol=tolerance * np.max(np.abs(w)))
+
     @BOTH_DTYPES
     def test_numba_gives_the_same_bits_for_read_only_arrays(self, draw_problem, dtype):
         # joblib hands large pools to workers read-only: n_jobs must not show in the numbers
