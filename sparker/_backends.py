@@ -94,7 +94,7 @@ class Backend:
         for k, (X, part) in enumerate(pool.parts()):
             options: dict[str, Any] = {}
             if module is not _kernels:
-                options["n_threads"] = self._n_threads(X.size * at[0].size)
+                options["n_threads"] = n_threads(self.n_jobs, X.size * at[0].size)
             if module is _kernels_matmul:
                 options |= {"origin": pool.origin, "norms": pool.norms[part], "alone": self.alone}
             if module is _kernels_numba and pool.n_features <= PACKED_FEATURES:
@@ -107,14 +107,16 @@ class Backend:
         """Phi of every row, shape (n, M); see `sparker._kernels.activations`."""
         return self._module(X.shape[1]).activations(X, centers.astype(X.dtype), width, competition)
 
-    def _n_threads(self, work: int) -> int:
-        return min(effective_n_jobs(self.n_jobs), numba.get_num_threads()) if work > PARALLEL_WORK else 1
-
     def warm_up(self, dtype: np.dtype[Any], n_features: int) -> None:
         """Compile what toys will call, once, in this process: workers then only read the compiler's cache."""
         if self.name != "cupy" and self._module(n_features) is _kernels_numba:
             x = np.zeros((1, 1), dtype=dtype)
             _kernels_numba.value_and_gradient(x, x[0], x[0], x[0], x, 1.0, True)
+
+
+def n_threads(n_jobs: int | None, work: int) -> int:
+    """Threads of a lone fit for that many rows x features x kernels."""
+    return min(effective_n_jobs(n_jobs), numba.get_num_threads()) if work > PARALLEL_WORK else 1
 
 
 def choose(name: str) -> str:

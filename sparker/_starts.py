@@ -12,11 +12,14 @@ by the places that fluctuate most, and the largest where rows are rare is an ent
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from sparker._backends import n_threads
+from sparker._kernels import executor
 from sparker._pool import Pool, Weights
 
 Array = npt.NDArray[Any]
@@ -28,7 +31,9 @@ RARE = 5.0  # expected rows in reach of a candidate, below which rows are rare
 
 FEWEST, MOST, PAIRS = 200, 1000, 40_000_000  # candidates, and pairs of them with the rows of the pool
 
+PARTS = 8  # of the rows, which threads share
 BLOCK = 1 << 17  # entries of a block of the kernel matrix: it stays in the second-level cache
+LONE_BLOCK = 1 << 19  # the same for one pair alone: threads get in each other's way between short operations
 ROUNDING = 1e-6  # of a float32 sum, against the sum of its terms
 SORTED_FEATURES = 3
 LOWEST = -40.0  # of log k: far below the resolution of a sum, and its square is no denormal number, which is slow
@@ -113,9 +118,11 @@ def _nearest(rows: Array, norms: Array, chosen: Array) -> Array:
     return np.maximum(nearest, 0)
 
 
-def scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array) -> list[Scores]:
-    """Scores of every candidate at every width, for every toy."""
-    return standardise(score_sums(pool, toys, candidates, widths), [toy.unit for toy in toys])
+def scores(
+    pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array, n_jobs: int | None = 1
+) -> list[Scores]:
+    """Scores of every candidate at every width, for every toy; those of a lone pair on up to `n_jobs` threads."""
+    return standardise(score_sums(pool, toys, candidates, widths, n_jobs), [toy.unit for toy in toys])
 
 
 class ScoreSums(NamedTuple):
@@ -135,7 +142,9 @@ class ScoreSums(NamedTuple):
     size: Array
 
 
-def score_sums(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array) -> ScoreSums:
+def score_sums(
+    pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array, n_jobs: int | None = 1
+) -> ScoreSums:
     """Sums from which the scores are made.
 
     The kernel matrix of candidates and rows is the same for all toys on a pool: each block is computed once and
@@ -145,32 +154,42 @@ def score_sums(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: A
     difference, variance = score_weights(toys)
     centers = candidates.astype(pool.dtype) - pool.origin
     norms = np.sum(centers**2, axis=1)[:, None]
-    score = np.zeros((len(widths), len(centers), difference.shape[1]))
-    spread = np.zeros((len(widths), len(centers), variance.shape[1]))
-    reached = np.zeros_like(spread)
-    size = max(64, BLOCK // len(centers))
-    # Made once: where memory is given back to the system, as on workers of Dask, new arrays cost more than sums.
-    distances_of_block, kernels_of_block = (np.empty(len(centers) * size, pool.dtype) for _ in range(2))
+    lone = len(toys) == 1
+    size = max(64, (LONE_BLOCK if lone else BLOCK) // len(centers))
     # Along more features than a few no kernel is out of reach: rows are read as they come, they may be in a file.
     order = pool.order if pool.n_features <= SORTED_FEATURES else np.arange(pool.n_rows)
-    for start in range(0, pool.n_rows, size):
-        block = order[start : start + size]
-        rows = pool.rows(block) - pool.origin
-        distances = _distances(rows, centers, norms, distances_of_block)
-        block_difference, block_variance = difference[block], variance[block]
-        for m, width in enumerate(widths):
-            ends = [rows[:, 0].min() - REACH * width, rows[:, 0].max() + REACH * width]
-            near = slice(*np.searchsorted(centers[:, 0], ends))
-            some = distances[near]
-            kernels = kernels_of_block[: some.size].reshape(some.shape)
-            np.multiply(some, pool.dtype.type(-0.5 / width**2), out=kernels)
-            np.maximum(kernels, LOWEST, out=kernels)
-            np.exp(kernels, out=kernels)
-            score[m, near] += kernels @ block_difference
-            reached[m, near] += kernels @ block_variance
-            spread[m, near] += np.square(kernels, out=kernels) @ block_variance
-    size_of_toys = np.asarray(np.sum(np.abs(difference), axis=0, dtype=np.float64))
-    return ScoreSums(score, spread, reached, size_of_toys)
+
+    def sums(starts: range) -> list[Array]:
+        n_columns = difference.shape[1], variance.shape[1], variance.shape[1]
+        score, spread, reached = found = [np.zeros((len(widths), len(centers), n)) for n in n_columns]
+        # Made once: where memory is given back to the system, as on workers of Dask, new arrays cost more than sums.
+        distances_of_block, kernels_of_block = (np.empty(len(centers) * size, pool.dtype) for _ in range(2))
+        for start in starts:
+            block = order[start : start + size]
+            rows = pool.rows(block) - pool.origin
+            distances = _distances(rows, centers, norms, distances_of_block)
+            block_difference, block_variance = difference[block], variance[block]
+            for m, width in enumerate(widths):
+                ends = [rows[:, 0].min() - REACH * width, rows[:, 0].max() + REACH * width]
+                near = slice(*np.searchsorted(centers[:, 0], ends))
+                some = distances[near]
+                kernels = kernels_of_block[: some.size].reshape(some.shape)
+                np.multiply(some, pool.dtype.type(-0.5 / width**2), out=kernels)
+                np.maximum(kernels, LOWEST, out=kernels)
+                np.exp(kernels, out=kernels)
+                score[m, near] += kernels @ block_difference
+                reached[m, near] += kernels @ block_variance
+                spread[m, near] += np.square(kernels, out=kernels) @ block_variance
+        return found
+
+    # One pair alone has sums of parts of the rows, added in order: the same bits for any number of threads.
+    starts = range(0, pool.n_rows, size)
+    length = -(-len(starts) // (PARTS if lone else 1))
+    parts = [starts[k : k + length] for k in range(0, len(starts), length)]
+    threads = n_threads(n_jobs, pool.n_rows * len(centers) * len(widths))
+    done = map(sums, parts) if threads == 1 else executor(threads).map(sums, parts)
+    score, spread, reached = (reduce(np.add, of_parts) for of_parts in zip(*done, strict=True))
+    return ScoreSums(score, spread, reached, np.asarray(np.sum(np.abs(difference), axis=0, dtype=np.float64)))
 
 
 def _distances(rows: Array, centers: Array, norms: Array, room: Array) -> Array:

@@ -208,14 +208,14 @@ class SparKerStatistic:
         weights, backend = stack(toys, order), Backend(self.backend, n_jobs, alone)
         return Objective(packed, weights, self.competition, self.alpha, backend, self.loss, self.entropy)
 
-    def share(self, pool: Pool, toys: Sequence[Weights], plan: Plan) -> Sequence[Shared]:
-        """Scores and companions of each toy."""
+    def share(self, pool: Pool, toys: Sequence[Weights], plan: Plan, n_jobs: int | None = 1) -> Sequence[Shared]:
+        """Scores and companions of each toy; those of a lone pair on up to `n_jobs` threads."""
         scores: Sequence[_starts.Scores | None] = [None] * len(toys)
         companions = np.empty((len(toys), 0))
         with one_blas_thread():
             if self.start == "score":
-                find = device_scores if self.on_device else _starts.scores
-                scores = find(pool, toys, plan.candidates, plan.schedule[:, -1])
+                of_score = pool, toys, plan.candidates, plan.schedule[:, -1]
+                scores = device_scores(*of_score) if self.on_device else _starts.scores(*of_score, n_jobs)
             if plan.moments is not None:
                 companions = _companions.companions(pool, toys, plan.moments)
         return [Shared(*of_toy) for of_toy in zip(scores, companions, strict=True)]

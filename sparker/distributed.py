@@ -176,8 +176,8 @@ class _PartitionedStatistic(SparKerStatistic):
         """What is learned comes from a sample of the rows."""
         return super().learn(pool.sample(rng), rng)
 
-    def share(self, pool: Any, toys: Sequence[Any], plan: Plan) -> Sequence[Shared]:
-        """Scores and companions of each toy."""
+    def share(self, pool: Any, toys: Sequence[Any], plan: Plan, n_jobs: int | None = 1) -> Sequence[Shared]:
+        """Scores and companions of each toy; the workers decide on threads."""
         places = plan.candidates, plan.schedule[:, -1], plan.moments
         futures = pool.client.map(_share, pool.parts, pool.within_parts(toys), places=places, pure=False)
         terms = pool.client.gather(futures)

@@ -293,7 +293,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         statistic, observed, plan = fitted.statistic, fitted.observed, fitted.plan
         assert isinstance(statistic, SparKerStatistic)
         rng = _calibration.generator(self.seed_, _calibration.OBSERVED_STREAM)
-        shared = statistic.share(observed.pool, [observed.weights], plan)
+        shared = statistic.share(observed.pool, [observed.weights], plan, self.n_jobs)
         (path,) = statistic.fit(observed.pool, [observed.weights], plan, [rng], shared, self.n_jobs)
         if failure := path.failure():
             raise failure

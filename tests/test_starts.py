@@ -102,6 +102,23 @@ class TestScores:
         for of_toy in _starts.scores(pool, [draw_toy(pool, rng, n_data) for _ in range(2)], candidates, widths):
             assert_allclose(of_toy.rows, want, rtol=1e-6, atol=1e-6)
 
+    @pytest.mark.parametrize("d", [2, 5])
+    def test_of_a_lone_pair_have_the_same_bits_for_any_number_of_threads(self, rng, monkeypatch, d):
+        monkeypatch.setattr(_starts, "LONE_BLOCK", 1 << 10)
+        pool, seen = Pool([rng.normal(size=(900, d)), rng.normal(size=(100, d))]), []
+        candidates, widths = pool.rows(pool.order[::25]), np.array([2.0, 0.4])
+        executor = _starts.executor
+        monkeypatch.setattr(_starts, "executor", lambda n: seen.append(n) or executor(n))
+        monkeypatch.setattr(_starts, "n_threads", lambda n_jobs, work: n_jobs)
+        toy = draw_toy(pool, rng, 100)
+        one, two, three = (_starts.score_sums(pool, [toy], candidates, widths, n_jobs) for n_jobs in (1, 2, 3))
+        assert seen == [2, 3]
+        for want, *got in zip(one, two, three, strict=True):
+            for of_threads in got:
+                assert_array_equal(of_threads, want)
+        want = _starts.score_sums(pool, [toy, toy], candidates, widths)
+        assert_allclose(one.score[..., 0], want.score[..., 1], rtol=1e-6, atol=1e-6)
+
     def test_largest_of_all_and_where_rows_are_rare(self):
         values = np.array([[1.0, -4.0, 2.0], [0.5, -3.0, 0.0]])
         rows = np.array([[0.0, 8.0, 4.9], [5.0, 1e6, 0.0]])
