@@ -22,6 +22,7 @@ DEVICE_BATCH = 256  # on a GPU
 
 NORMS = 1024  # rows at a time in `Pool.norms`
 HASHED = 1 << 18  # entries at a time in `Pool.keys`
+COMPARED = 64  # most columns at a time in `Pool.order`
 PACKED_FEATURES, PACKED_SIZE = 3, 1 << 18  # most features, or entries, of a pool of which `Pool.packed` is a copy
 MORTON_BITS = 10  # of each feature
 
@@ -122,40 +123,42 @@ class Pool:
 
     def rows(self, indices: Array) -> Array:
         """Copy of the rows at `indices`, in their order."""
-        out = np.empty((len(indices), self.n_features), dtype=self.dtype)
-        for block, part in self.parts():
-            inside = (indices >= part.start) & (indices < part.stop)
-            out[inside] = block[indices[inside] - part.start]
-        return out
+        return self._columns(indices, slice(0, self.n_features))
 
     @cached_property
     def order(self) -> npt.NDArray[np.intp]:
         """Row indices in lexicographic order: the order in which rows came must not change what is drawn."""
         values = self._column(0)
         order = np.argsort(values, kind="stable")
-        values = values[order]
-        places, group = np.arange(self.n_rows), np.zeros(self.n_rows, dtype=np.intp)
-        # A column matters only among the rows that tie in all before it, of which there are few or none as a rule.
-        for j in range(1, self.n_features):
-            tie = np.append(False, (group[1:] == group[:-1]) & (values[1:] == values[:-1]))
+        tie = np.append(False, values[order[1:]] == values[order[:-1]])
+        places = np.arange(self.n_rows)
+        # A column matters only among the rows that tie in all before it, of which there are few or none as a rule; and
+        # equal rows, which tie to the end, are sorted by none.
+        start = 1
+        while start < self.n_features:
             tied = tie | np.append(tie[1:], False)
-            places, group = places[tied], np.cumsum(~tie)[tied]
+            places, tie = places[tied], tie[tied]
             if not len(places):
                 break
+            stop = min(2 * start, start + COMPARED, self.n_features)
             rows = order[places]
-            values = self._column(j, rows)
-            again = np.lexsort((values, group))
-            order[places], values = rows[again], values[again]
+            columns = self._columns(rows, slice(start, stop))
+            if np.any(tie[1:] & np.any(columns[1:] != columns[:-1], axis=1)):
+                again = np.lexsort((*columns.T[::-1], np.cumsum(~tie)))
+                order[places], columns = rows[again], columns[again]
+                tie[1:] &= np.all(columns[1:] == columns[:-1], axis=1)
+            start = stop
         return order
 
-    def _column(self, j: int, indices: Array | None = None) -> Array:
-        """Column j of all rows, or of those at `indices`."""
-        if indices is None:
-            return np.concatenate([block[:, j] for block in self.blocks])
-        out = np.empty(len(indices), dtype=self.dtype)
+    def _column(self, j: int) -> Array:
+        return np.concatenate([block[:, j] for block in self.blocks])
+
+    def _columns(self, indices: Array, columns: slice) -> Array:
+        """Some columns of the rows at `indices`."""
+        out = np.empty((len(indices), columns.stop - columns.start), dtype=self.dtype)
         for block, part in self.parts():
             inside = (indices >= part.start) & (indices < part.stop)
-            out[inside] = block[indices[inside] - part.start, j]
+            out[inside] = block[indices[inside] - part.start, columns]
         return out
 
     @cached_property

@@ -84,7 +84,8 @@ def dictionary(pool: Pool, n_candidates: int, rng: np.random.Generator) -> Array
     heavy tails rows that are spread out alone would all be outliers. They come back in lexicographic order.
     """
     if pool.n_rows > SAMPLE:
-        pool = Pool([pool.rows(pool.draw(rng.random(SAMPLE)))])
+        drawn, counts = np.unique(pool.draw(rng.random(SAMPLE)), return_counts=True)
+        pool = Pool([pool.rows(drawn)], counts)
     rows, weight = pool.rows(pool.order) - pool.origin, pool.weight[pool.order]
     # Equal rows, which are neighbours in this order, are one candidate: two copies must be like one row of weight 2.
     first = np.append(True, np.any(rows[1:] != rows[:-1], axis=1))

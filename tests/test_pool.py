@@ -135,6 +135,12 @@ class TestOrder:
         order = Pool([rows[:80], rows[80:]]).order
         assert_array_equal(order, np.lexsort(rows.T[::-1]))
 
+    @pytest.mark.parametrize("changed", [1, 2, 5, 69, 149])
+    def test_of_copies_that_differ_in_late_columns(self, rng, changed):
+        rows = np.repeat(rng.integers(0, 2, size=(20, 150)).astype(float), 10, axis=0)[rng.permutation(200)]
+        rows[::3, changed] += rng.normal(size=67)
+        assert_array_equal(Pool([rows[:90], rows[90:]]).order, np.lexsort(rows.T[::-1]))
+
 
 class TestOrigin:
     def test_is_the_median_of_rows_far_from_0(self, rng):
