@@ -1,14 +1,24 @@
-"""Passes and fits beside those of a plain PyTorch implementation of the same formula.
+"""Passes and fits beside those of a plain PyTorch implementation of the same formula, and tests beside other tests.
 
-Run on an idle machine: pip install torch, then OPENBLAS_NUM_THREADS=1 python benchmarks/side_by_side.py [--repeats 5]
-[--threads 2]; our passes share blocks out to threads, whose products must be serial, as they are in a fit. The peer
-is what a reader of the paper would write: float32, ``torch.cdist``, softmax gate, autograd; a fit of the paper is a
-thousand such passes with Adam. Ours are float32, too. All take turns in one run; shortest times. ``ten_toys`` is a pass
-for ten toys at once, per toy; ``fit`` is a whole default fit with that many kernels, beside 1000 passes of the peer
-(timed over 20). Writes benchmarks/tables/side_by_side.csv.
+Run on an idle machine: pip install torch dcor hyppo, then OPENBLAS_NUM_THREADS=1 python benchmarks/side_by_side.py
+[passes | tests] [--repeats 5] [--threads 2]; our passes share blocks out to threads, whose products must be serial, as
+they are in a fit. The peer is what a reader of the paper would write: float32, ``torch.cdist``, softmax gate, autograd;
+a fit of the paper is a thousand such passes with Adam. Ours are float32, too. All take turns in one run, after a pause
+and an untimed turn, since threads of PyTorch keep their core busy for a while after a pass; shortest times.
+``ten_toys`` is a pass for ten toys at once, per toy; ``fit`` is a whole default fit with that many kernels, beside 1000
+passes of the peer (timed over 20). Writes benchmarks/tables/side_by_side.csv.
+
+Tests are whole ones with 99 permutations of 1000 and 1000 rows in five features, on one thread, each in a process of
+its own, the second of two runs, with the peak of its memory; static kernels and MMD are those of `sparker.peers`.
+Beside them, the mean power at 5 % over the cells of benchmarks/tables/power_judge.csv that both have, where that is
+there, of the system and of sparker. Writes benchmarks/tables/tests.csv.
 """
 
 import argparse
+import resource
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +27,10 @@ from common import TABLES, Table
 from speed_cases import CASES, Case, make_pass, shortest
 
 from sparker import SparKerTest
+from sparker.peers import MMDTest, StaticKernelTest
+
+PAUSE = 0.3  # seconds
+N_ROWS, N_FEATURES, N_PERMUTATIONS = 1000, 5, 99
 
 
 def torch_pass(case: Case, n_threads: int) -> Callable[[], Any]:
@@ -51,11 +65,87 @@ def default_fit(case: Case, n_threads: int) -> Callable[[], Any]:
     return run
 
 
+def sparker_test(make: Callable[..., Any]) -> Callable[[np.ndarray, np.ndarray], Any]:
+    return lambda x, y: make(n_toys=N_PERMUTATIONS, random_state=0).fit(x, data=y).p_value()
+
+
+def dcor_test(x: np.ndarray, y: np.ndarray) -> Any:
+    import dcor
+
+    return dcor.homogeneity.energy_test(x, y, num_resamples=N_PERMUTATIONS, random_state=0)
+
+
+def hyppo_test(name: str) -> Callable[[np.ndarray, np.ndarray], Any]:
+    def run(x: np.ndarray, y: np.ndarray) -> Any:
+        import hyppo.ksample
+
+        return getattr(hyppo.ksample, name)().test(x, y, reps=N_PERMUTATIONS, workers=1, auto=False, random_state=0)
+
+    return run
+
+
+# Each test, and the name of the same statistic in the power study.
+TESTS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
+    "sparker": sparker_test(SparKerTest),
+    "static kernels": sparker_test(lambda **given: StaticKernelTest(n_kernels=100, **given)),
+    "MMD": sparker_test(MMDTest),
+    "energy distance, dcor": dcor_test,
+    "energy distance, hyppo": hyppo_test("Energy"),
+    "MMD, hyppo": hyppo_test("MMD"),
+}
+
+
+def seconds_and_memory(test: Callable[[np.ndarray, np.ndarray], Any]) -> tuple[float, float]:
+    """Of the second run in this process, and the peak of the process in MB."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(N_ROWS, N_FEATURES)) for _ in range(2))
+    for _ in range(2):
+        start = time.perf_counter()
+        test(x, y)
+        seconds = time.perf_counter() - start
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def mean_powers(name: str) -> tuple[float, float] | tuple[str, str]:
+    """Of a system and of sparker, over the cells that have both."""
+    rows = Table(TABLES / "power_judge.csv", []).rows
+    found = {(row["system"], row["cell"], row["strength"]): float(row["power_5"]) for row in rows}
+    cells = [key[1:] for key in found if key[0] == name and ("sparker", *key[1:]) in found]
+    if not cells:
+        return "", ""
+    means = [np.mean([found[system, *cell] for cell in cells]) for system in (name, "sparker")]
+    return round(float(means[0]), 3), round(float(means[1]), 3)
+
+
+def tests() -> None:
+    (TABLES / "tests.csv").unlink(missing_ok=True)
+    table = Table(TABLES / "tests.csv", ["test"])
+    for name in TESTS:
+        command = [sys.executable, __file__, "--one", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"{name}: left out, {done.stderr.strip().splitlines()[-1]}")
+            continue
+        seconds, memory = (float(value) for value in done.stdout.split())
+        power, of_sparker = mean_powers(name.partition(",")[0])
+        row = {"test": name, "seconds": round(seconds, 3), "peak_mb": round(memory, 1)}
+        table.add({**row, "mean_power_5": power, "sparker_there": of_sparker})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=["passes", "tests"], help="of the study; without it, both")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--one", choices=TESTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.one:
+        print(*seconds_and_memory(TESTS[args.one]))
+        return
+    if args.part != "passes":
+        tests()
+    if args.part == "tests":
+        return
     try:
         import torch
     except ImportError:
@@ -73,6 +163,7 @@ def main() -> None:
                 "torch20": lambda peer=peer: [peer() for _ in range(20)],
             },
             args.repeats,
+            PAUSE,
         )
         thousand = 50 * seconds["torch20"]
         table.add(

@@ -22,8 +22,9 @@ BACKENDS = ("auto", "numba", "matmul", "numpy", "cupy")
 
 # Above this dimension a matrix product reads the rows faster than the fused loops.
 MATMUL_FEATURES = 48
-# A lone fit runs on threads only where a pass is long against handing out its parts.
-PARALLEL_WORK = 500_000
+# A lone fit runs on threads only where a pass is long against waking them: rows x kernels x (features + what an
+# exponential costs in features).
+PARALLEL_WORK, EXPONENTIAL = 5_000_000, 10
 
 
 class Kernels(NamedTuple):
@@ -94,7 +95,7 @@ class Backend:
         for k, (X, part) in enumerate(pool.parts()):
             options: dict[str, Any] = {}
             if module is not _kernels:
-                options["n_threads"] = n_threads(self.n_jobs, X.size * at[0].size)
+                options["n_threads"] = n_threads(self.n_jobs, len(X) * at[0].size * (X.shape[1] + EXPONENTIAL))
             if module is _kernels_matmul:
                 options |= {"origin": pool.origin, "norms": pool.norms[part], "alone": self.alone}
             if module is _kernels_numba and pool.n_features <= PACKED_FEATURES:
@@ -115,7 +116,7 @@ class Backend:
 
 
 def n_threads(n_jobs: int | None, work: int) -> int:
-    """Threads of a lone fit for that many rows x features x kernels."""
+    """Threads of a lone fit for as much work, see `PARALLEL_WORK`."""
     return min(effective_n_jobs(n_jobs), numba.get_num_threads()) if work > PARALLEL_WORK else 1
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sparker._backends import n_threads
+from sparker._backends import EXPONENTIAL, n_threads
 from sparker._kernels import executor
 from sparker._pool import Pool, Weights
 
@@ -187,7 +187,7 @@ def score_sums(
     starts = range(0, pool.n_rows, size)
     length = -(-len(starts) // (PARTS if lone else 1))
     parts = [starts[k : k + length] for k in range(0, len(starts), length)]
-    threads = n_threads(n_jobs, pool.n_rows * len(centers) * len(widths))
+    threads = n_threads(n_jobs, pool.n_rows * len(centers) * len(widths) * EXPONENTIAL)
     done = map(sums, parts) if threads == 1 else executor(threads).map(sums, parts)
     score, spread, reached = (reduce(np.add, of_parts) for of_parts in zip(*done, strict=True))
     return ScoreSums(score, spread, reached, np.asarray(np.sum(np.abs(difference), axis=0, dtype=np.float64)))
