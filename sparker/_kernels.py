@@ -75,6 +75,13 @@ def executor(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads, thread_name_prefix="sparker")
 
 
+def read_only(array: Any) -> Any:
+    """Read-only view. Workers get large arrays read-only, for which numba compiles anew: so let all be read-only."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def _namespace(x: Array) -> Any:
     """The array-API namespace of an array; CuPy's do not name theirs, which is CuPy itself."""
     if hasattr(x, "__array_namespace__"):

@@ -14,8 +14,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from sparker._kernels import Evaluation, _terms, executor
-from sparker._kernels_numba import _read_only
+from sparker._kernels import Evaluation, _terms, executor, read_only
 
 __all__ = [
     "Evaluation",
@@ -103,7 +102,7 @@ def _weighted_sums(weights: Array, rows: Array) -> Array:
 
 def _distances(rows: Array, norms: Array, centers: Array, few: bool = False) -> Array:
     """Squared distances, shape (M, n)."""
-    distances = _products(_read_only(centers), _read_only(rows)) if few else centers @ rows.T
+    distances = _products(read_only(centers), read_only(rows)) if few else centers @ rows.T
     distances *= -2
     distances += norms
     distances += _norms(centers)[:, None]
@@ -262,7 +261,7 @@ class _Sums:
         self.hessian += (curving * phi) @ phi.transpose(0, 2, 1)
         self.curvature += ((slope**2 * distances) @ curving.transpose(0, 2, 1))[:, :, 0]
         slope = (slope * residual).reshape(len(self.centers), len(rows))
-        moved = _weighted_sums(_read_only(slope), _read_only(rows)) if self.few else slope @ rows
+        moved = _weighted_sums(read_only(slope), read_only(rows)) if self.few else slope @ rows
         self.center_gradient += moved - slope.sum(axis=1, keepdims=True) * self.centers
 
     def found(self) -> Evaluation:

@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 
-from sparker._kernels import LOSSES, Evaluation, executor
+from sparker._kernels import LOSSES, Evaluation, executor, read_only
 
 __all__ = [
     "Evaluation",
@@ -447,13 +447,6 @@ def _forward(X: Array, centers: Array, scale: float, competition: bool) -> Array
     return out
 
 
-def _read_only(array: Array) -> Array:
-    """Read-only view. Workers get large arrays read-only, for which numba compiles anew: so let all be read-only."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 def _unpack(sums: Array, n_kernels: int, n_features: int, widths: Array) -> Evaluation:
     """Sums of `_sum_chunks`: loss, amplitude gradient, lower Hessian, centre gradient and curvature, in this order."""
     gradient = sums[:, 1 + n_kernels + n_kernels**2 :]
@@ -468,7 +461,7 @@ def _unpack(sums: Array, n_kernels: int, n_features: int, widths: Array) -> Eval
 
 
 def _run_forward(X: Array, centers: Array, width: float, competition: bool) -> Array:
-    return _forward(_read_only(X), _read_only(centers), X.dtype.type(-0.5 / width**2), competition)
+    return _forward(read_only(X), read_only(centers), X.dtype.type(-0.5 / width**2), competition)
 
 
 def squared_distances(X: Array, centers: Array) -> Array:
@@ -543,12 +536,12 @@ def batch_value_and_gradient(
     n_chunks = -(-len(X) // chunk_size)
     partial = np.zeros((n_chunks, n_problems, 1 + n_kernels * (2 + n_kernels + n_features)))
     boxes = np.empty((0, 2, n_features), X.dtype) if boxes is None else boxes
-    of_rows = [_read_only(array) for array in (X, reference_weights, data_weights)]
-    of_kernels = [_read_only(array) for array in (toys, amplitudes, centers)]
+    of_rows = [read_only(array) for array in (X, reference_weights, data_weights)]
+    of_kernels = [read_only(array) for array in (toys, amplitudes, centers)]
 
     def add(first: int, last: int) -> None:
         options = scales, competition, LOSSES.index(loss)
-        _sum_chunks(first, last, chunk_size, partial, *of_rows, offset, _read_only(boxes), *of_kernels, *options)
+        _sum_chunks(first, last, chunk_size, partial, *of_rows, offset, read_only(boxes), *of_kernels, *options)
 
     if n_threads == 1:
         add(0, n_chunks)
