@@ -125,8 +125,15 @@ def _paths(schedule: Array, record: tuple[Any, ...]) -> Paths:
     return Paths(schedule[:, :, -1], losses, amplitudes, centers, curve, converged.astype(bool))
 
 
-def device_scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array) -> list[Scores]:
-    """`sparker._starts.scores` by matrix products on the device."""
+def device_scores(
+    pool: Pool,
+    toys: Sequence[Weights],
+    candidates: Array,
+    widths: Array,
+    n_jobs: int | None = 1,
+    kept: Array | None = None,
+) -> list[Scores]:
+    """`sparker._starts.scores` by matrix products on the device, which computes all and needs no `n_jobs`."""
     xp = device.cupy()
     difference, variance = score_weights(toys)
     centers = (candidates - pool.origin).astype(pool.dtype)
@@ -143,6 +150,6 @@ def device_scores(pool: Pool, toys: Sequence[Weights], candidates: Array, widths
             reached[m] += xp.matmul(kernels, of_block[1])
             spread[m] += xp.matmul(kernels * kernels, of_block[1])
     size = np.asarray(np.sum(np.abs(difference), axis=0, dtype=np.float64))
-    return standardise(
-        ScoreSums(xp.asnumpy(score), xp.asnumpy(spread), xp.asnumpy(reached), size), [toy.unit for toy in toys]
-    )
+    some = 1.0 if kept is None else kept[:, :, None]
+    score, spread, reached = (some * xp.asnumpy(part) for part in (score, spread, reached))
+    return standardise(ScoreSums(score, spread, reached, size), [toy.unit for toy in toys])

@@ -30,6 +30,8 @@ PSEUDO = 0.2  # rows added to V
 RARE = 5.0  # expected rows in reach of a candidate, below which rows are rare
 
 FEWEST, MOST, PAIRS = 200, 1000, 40_000_000  # candidates, and pairs of them with the rows of the pool
+LINE = 5  # times as many pairs in one dimension, where most candidates are out of reach or too close to others
+APART = 0.2  # least distance of candidates in widths; what a score loses is below a hundredth
 
 PARTS = 8  # of the rows, which threads share
 BLOCK = 1 << 17  # entries of a block of the kernel matrix: it stays in the second-level cache
@@ -70,9 +72,27 @@ def random_rows(pool: Pool, weights: Weights, n_kernels: int, rng: np.random.Gen
     return pool.rows(pool.draw(rng.random(n_kernels), weights.data)).astype(np.float64)
 
 
-def enough(n_rows: int) -> int:
+def enough(n_rows: int, n_features: int) -> int:
     """Number of candidates for a pool: enough to have one near a small clump, at bounded cost."""
-    return max(FEWEST, min(MOST, PAIRS // n_rows))
+    return max(FEWEST, min(MOST, PAIRS * (LINE if n_features == 1 else 1) // n_rows))
+
+
+def apart(candidates: Array, widths: Array) -> npt.NDArray[np.bool_]:
+    """Which candidates are looked at with each width, shape (n_widths, n_candidates): none next to another.
+
+    In their order, each that is not within `APART` widths of one before it that is.
+    """
+    rows = candidates.astype(np.float64) - candidates.mean(axis=0, dtype=np.float64)
+    norms = np.sum(rows**2, axis=1)
+    squared = norms[:, None] - 2 * (rows @ rows.T) + norms
+    np.fill_diagonal(squared, np.inf)
+    kept = np.ones((len(widths), len(rows)), dtype=bool)
+    for of_width, width in zip(kept, widths, strict=True):
+        close = squared < (APART * width) ** 2
+        for i in np.flatnonzero(close.any(axis=1)):
+            if of_width[i]:
+                of_width[close[i]] = False
+    return kept
 
 
 def dictionary(pool: Pool, n_candidates: int, rng: np.random.Generator) -> Array:
@@ -120,10 +140,18 @@ def _nearest(rows: Array, norms: Array, chosen: Array) -> Array:
 
 
 def scores(
-    pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array, n_jobs: int | None = 1
+    pool: Pool,
+    toys: Sequence[Weights],
+    candidates: Array,
+    widths: Array,
+    n_jobs: int | None = 1,
+    kept: Array | None = None,
 ) -> list[Scores]:
-    """Scores of every candidate at every width, for every toy; those of a lone pair on up to `n_jobs` threads."""
-    return standardise(score_sums(pool, toys, candidates, widths, n_jobs), [toy.unit for toy in toys])
+    """Scores of every candidate at every width, for every toy; those of a lone pair on up to `n_jobs` threads.
+
+    Of the widths of some candidates only, see `apart`, where `kept` says so; the others have score 0.
+    """
+    return standardise(score_sums(pool, toys, candidates, widths, n_jobs, kept), [toy.unit for toy in toys])
 
 
 class ScoreSums(NamedTuple):
@@ -144,9 +172,14 @@ class ScoreSums(NamedTuple):
 
 
 def score_sums(
-    pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array, n_jobs: int | None = 1
+    pool: Pool,
+    toys: Sequence[Weights],
+    candidates: Array,
+    widths: Array,
+    n_jobs: int | None = 1,
+    kept: Array | None = None,
 ) -> ScoreSums:
-    """Sums from which the scores are made.
+    """Sums from which the scores are made, 0 where a candidate is not `kept`.
 
     The kernel matrix of candidates and rows is the same for all toys on a pool: each block is computed once and
     multiplied by the weights of all of them. Candidates come in lexicographic order, and rows where they have few
@@ -155,10 +188,13 @@ def score_sums(
     difference, variance = score_weights(toys)
     centers = candidates.astype(pool.dtype) - pool.origin
     norms = np.sum(centers**2, axis=1)[:, None]
+    looked_at = [np.arange(len(centers)) if kept is None else np.flatnonzero(kept[m]) for m in range(len(widths))]
     lone = len(toys) == 1
     size = max(64, (LONE_BLOCK if lone else BLOCK) // len(centers))
-    # Along more features than a few no kernel is out of reach: rows are read as they come, they may be in a file.
-    order = pool.order if pool.n_features <= SORTED_FEATURES else np.arange(pool.n_rows)
+    # Along more features than a few no kernel is out of reach: rows are read as they come, they may be in a file, and
+    # distances are computed once for all widths.
+    few = pool.n_features <= SORTED_FEATURES
+    order = pool.order if few else np.arange(pool.n_rows)
 
     def sums(starts: range) -> list[Array]:
         n_columns = difference.shape[1], variance.shape[1], variance.shape[1]
@@ -168,14 +204,19 @@ def score_sums(
         for start in starts:
             block = order[start : start + size]
             rows = pool.rows(block) - pool.origin
-            distances = _distances(rows, centers, norms, distances_of_block)
+            squares = np.sum(rows**2, axis=1)
+            first, last = rows[:, 0].min(), rows[:, 0].max()
+            distances = None if few else _distances(rows, squares, centers, norms, distances_of_block)
             block_difference, block_variance = difference[block], variance[block]
             for m, width in enumerate(widths):
-                ends = [rows[:, 0].min() - REACH * width, rows[:, 0].max() + REACH * width]
-                near = slice(*np.searchsorted(centers[:, 0], ends))
-                some = distances[near]
-                kernels = kernels_of_block[: some.size].reshape(some.shape)
-                np.multiply(some, pool.dtype.type(-0.5 / width**2), out=kernels)
+                reach = [first - REACH * width, last + REACH * width]
+                near = looked_at[m][slice(*np.searchsorted(centers[looked_at[m], 0], reach))]
+                if distances is None:
+                    kernels = _distances(rows, squares, centers[near], norms[near], kernels_of_block)
+                else:
+                    kernels = kernels_of_block[: len(near) * len(rows)].reshape(len(near), len(rows))
+                    np.take(distances, near, axis=0, out=kernels, mode="clip")
+                kernels *= pool.dtype.type(-0.5 / width**2)
                 np.maximum(kernels, LOWEST, out=kernels)
                 np.exp(kernels, out=kernels)
                 score[m, near] += kernels @ block_difference
@@ -193,14 +234,14 @@ def score_sums(
     return ScoreSums(score, spread, reached, np.asarray(np.sum(np.abs(difference), axis=0, dtype=np.float64)))
 
 
-def _distances(rows: Array, centers: Array, norms: Array, room: Array) -> Array:
-    """Squared distances of rows and centres, shape (n_centers, n_rows), in `room`; `norms` are those of the centres."""
+def _distances(rows: Array, squares: Array, centers: Array, norms: Array, room: Array) -> Array:
+    """Squared distances of rows and centres, shape (n_centers, n_rows), in `room`, from their squared norms too."""
     shape = len(centers), len(rows)
     distances = room[: shape[0] * shape[1]].reshape(shape)
     np.matmul(centers, rows.T, out=distances)
     distances *= -2
     distances += norms
-    distances += np.sum(rows**2, axis=1)
+    distances += squares
     return np.maximum(distances, 0, out=distances)
 
 
@@ -236,7 +277,9 @@ def score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:
     return difference, variance
 
 
-def select(score: Array, candidates: Array, widths: Array, n_kernels: int) -> npt.NDArray[np.intp]:
+def select(
+    score: Array, candidates: Array, widths: Array, n_kernels: int, kept: Array | None = None
+) -> npt.NDArray[np.intp]:
     """Indices of the best candidate, then of the best given those chosen, and so on.
 
     What the chosen kernels explain is taken away by their overlap with the others,
@@ -250,6 +293,8 @@ def select(score: Array, candidates: Array, widths: Array, n_kernels: int) -> np
     candidates : ndarray of shape (n_candidates, d)
     widths : ndarray of shape (n_widths,)
     n_kernels : int
+    kept : ndarray of bool of shape (n_widths, n_candidates), default=None
+        Candidates to choose from; None: all.
 
     Returns
     -------
@@ -262,6 +307,8 @@ def select(score: Array, candidates: Array, widths: Array, n_kernels: int) -> np
     scale = (-0.25 / widths**2)[:, None]
     score = score.copy()
     remaining = np.ones(score.shape)
+    if kept is not None:
+        remaining *= kept
     chosen = np.empty((*score.shape[:2], n_kernels), dtype=np.intp)
     basis: list[Array] = []
     for k in range(n_kernels):

@@ -34,6 +34,8 @@ class Plan:
         Widths of all steps; the last column is recorded.
     candidates : ndarray of shape (n_candidates, d)
         Candidate centres of the score start; no rows with ``start="random"``.
+    kept : ndarray of bool of shape (n_widths, n_candidates)
+        Candidates that are looked at with each recorded width.
     places : ndarray of shape (n_widths,)
         Number of places that a kernel of each recorded width can tell apart.
     moments : Moments or None
@@ -42,6 +44,7 @@ class Plan:
 
     schedule: Array
     candidates: Array
+    kept: Array
     places: Array
     moments: _companions.Moments | None
 
@@ -168,14 +171,15 @@ class SparKerStatistic:
         # Kernels that start afresh at every recorded width stay at it; others anneal from one to the next.
         widths = _schedule.schedule(first, last, self.n_widths, self.max_iter, "none" if score else self.annealing)
         places = _schedule.distinct_places(pool, widths[:, -1])
-        candidates, moments = np.empty((0, pool.n_features), pool.dtype), None
+        candidates, kept, moments = np.empty((0, pool.n_features), pool.dtype), np.empty((len(widths), 0), bool), None
         with one_blas_thread():
             if score:
-                n_candidates = min(self.n_candidates or _starts.enough(pool.n_rows), pool.n_distinct)
+                n_candidates = min(self.n_candidates or _starts.enough(pool.n_rows, pool.n_features), pool.n_distinct)
                 candidates = _starts.dictionary(pool, n_candidates, rng)
+                kept = _starts.apart(candidates, widths[:, -1])
             if self.companions:
                 moments = _companions.learn(pool)
-        return Plan(widths, candidates, places, moments)
+        return Plan(widths, candidates, kept, places, moments)
 
     def fit(
         self,
@@ -193,7 +197,7 @@ class SparKerStatistic:
         with one_blas_thread():
             if self.start == "score":  # every width of every toy is a problem of its own
                 scores = np.stack([of_toy.scores.values for of_toy in shared if of_toy.scores is not None])
-                chosen = _starts.select(scores, plan.candidates, plan.schedule[:, -1], self.n_kernels)
+                chosen = _starts.select(scores, plan.candidates, plan.schedule[:, -1], self.n_kernels, plan.kept)
                 centers = plan.candidates[chosen.reshape(-1, self.n_kernels)].astype(np.float64)
                 owners, schedule = np.repeat(np.arange(n_toys), n_widths), np.tile(plan.schedule, (n_toys, 1))[:, None]
             else:
@@ -214,8 +218,8 @@ class SparKerStatistic:
         companions = np.empty((len(toys), 0))
         with one_blas_thread():
             if self.start == "score":
-                of_score = pool, toys, plan.candidates, plan.schedule[:, -1]
-                scores = device_scores(*of_score) if self.on_device else _starts.scores(*of_score, n_jobs)
+                find = device_scores if self.on_device else _starts.scores
+                scores = find(pool, toys, plan.candidates, plan.schedule[:, -1], n_jobs, plan.kept)
             if plan.moments is not None:
                 companions = _companions.companions(pool, toys, plan.moments)
         return [Shared(*of_toy) for of_toy in zip(scores, companions, strict=True)]

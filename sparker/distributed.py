@@ -178,7 +178,7 @@ class _PartitionedStatistic(SparKerStatistic):
 
     def share(self, pool: Any, toys: Sequence[Any], plan: Plan, n_jobs: int | None = 1) -> Sequence[Shared]:
         """Scores and companions of each toy; the workers decide on threads."""
-        places = plan.candidates, plan.schedule[:, -1], plan.moments
+        places = plan.candidates, plan.schedule[:, -1], plan.kept, plan.moments
         futures = pool.client.map(_share, pool.parts, pool.within_parts(toys), places=places, pure=False)
         terms = pool.client.gather(futures)
         if pool.data is not None:
@@ -411,10 +411,10 @@ def _share(pool: Pool, toys: Sequence[_Rows], places: Any) -> Any:
     return _sums(pool, _weights(pool, toys), *places)
 
 
-def _sums(pool: Pool, weights: Sequence[Weights], candidates: Array, widths: Array, moments: Any) -> Any:
+def _sums(pool: Pool, weights: Sequence[Weights], candidates: Array, widths: Array, kept: Array, moments: Any) -> Any:
     """Sums of the scores and of the companions over the rows of a pool."""
     with one_blas_thread():
-        scores = _starts.score_sums(pool, weights, candidates, widths)
+        scores = _starts.score_sums(pool, weights, candidates, widths, kept=kept)
         if moments is None:
             return scores, None
         return scores, _companions.sums(pool, weights, _companions.on_pool(moments, pool))

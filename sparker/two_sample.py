@@ -63,7 +63,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         "random": on random data rows at the widest width, and anneal from there to the narrowest.
     n_candidates : int, default=None
         Candidates of the score start: pooled rows, labels unseen, half at random and half spread out over the pool.
-        None: 1000, on pools of more than 40 000 rows as many as make 40 million pairs with its rows, at least 200.
+        None: 1000, on pools of more than 40 000 rows as many as make 40 million pairs with its rows (of more than
+        200 000 and 200 million in one dimension), at least 200. With each width those a fifth of it apart are used.
     companions : bool, default=True
         Test beside the kernels, which see what is local, the whole sample: its mean (Hotelling's T^2) and whether it
         reaches farther out (Mahalanobis distances from the mean, one-sided). They enter ``statistics_`` and p, never

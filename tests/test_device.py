@@ -257,10 +257,10 @@ class TestOnTheCPU:
         rng = np.random.default_rng(0)
         pool = Pool([rng.normal(size=(300, 3))])
         toys = [PermutationToys(pool, 60, None).draw(rng)[1] for _ in range(3)]
-        candidates = pool.rows(pool.order[::10])
+        candidates, kept = pool.rows(pool.order[::10]), rng.random((2, 30)) < 0.5
         for got, want in zip(
-            _device.device_scores(pool, toys, candidates, np.array([1.0, 0.3])),
-            scores(pool, toys, candidates, np.array([1.0, 0.3])),
+            _device.device_scores(pool, toys, candidates, np.array([1.0, 0.3]), kept=kept),
+            scores(pool, toys, candidates, np.array([1.0, 0.3]), kept=kept),
             strict=True,
         ):
             assert_allclose(got.values, want.values, rtol=1e-6, atol=1e-8)

@@ -45,7 +45,8 @@ class TestCandidates:
         assert_allclose(again, candidates, rtol=1e-9)
 
     def test_are_fewer_on_large_pools(self):
-        assert [_starts.enough(n) for n in (10, 40_000, 80_000, 10**7)] == [1000, 1000, 500, 200]
+        assert [_starts.enough(n, 2) for n in (10, 40_000, 80_000, 10**7)] == [1000, 1000, 500, 200]
+        assert [_starts.enough(n, 1) for n in (10, 200_000, 400_000, 10**7)] == [1000, 1000, 500, 200]
 
     def test_cover_sparse_regions(self, rng):
         X = np.concatenate([rng.normal(size=(5000, 1)), [[40.0], [-60.0]]])
@@ -212,6 +213,44 @@ class TestScores:
     def test_of_float32_rows_are_finite(self, rng):
         pool = Pool([rng.normal(size=(60, 2)).astype(np.float32) + 100])
         assert np.all(np.isfinite(self.score(pool, [draw_toy(pool, rng)], pool.rows(pool.order), 3.0, 1e-3)))
+
+
+class TestApart:
+    @pytest.mark.parametrize("d", [1, 3])
+    def test_kept_ones_are_apart_and_the_others_next_to_one_before_them(self, rng, d):
+        candidates, widths = rng.normal(size=(200, d)) + 30, np.array([5.0, 1.0, 1e-4])
+        kept = _starts.apart(candidates, widths)
+        distances = cdist(candidates, candidates)
+        for of_width, width in zip(kept, widths, strict=True):
+            close = distances < _starts.APART * width
+            assert close[np.ix_(of_width, of_width)].sum() == of_width.sum()  # each with itself alone
+            assert all((close[i, :i] & of_width[:i]).any() for i in np.flatnonzero(~of_width))
+        assert kept[0].sum() < kept[1].sum()
+        assert kept[2].all()
+
+    def test_of_equal_candidates_one_is_kept(self):
+        assert _starts.apart(np.ones((4, 2)), np.array([0.5])).tolist() == [[True, False, False, False]]
+
+    @pytest.mark.parametrize("d", [1, 2, 5])
+    def test_scores_of_others_are_0(self, rng, d):
+        pool = Pool([rng.normal(size=(300, d)), rng.normal(size=(60, d))])
+        candidates, widths = pool.rows(pool.order[::6]), np.array([3.0, 0.3])
+        kept, toys = rng.random((2, 60)) < 0.4, [draw_toy(pool, rng, 60) for _ in range(2)]
+        for got, want in zip(
+            _starts.scores(pool, toys, candidates, widths, kept=kept),
+            _starts.scores(pool, toys, candidates, widths),
+            strict=True,
+        ):
+            assert_allclose(got.values, kept * want.values, rtol=1e-6, atol=1e-6)
+            assert_allclose(got.rows, kept * want.rows, rtol=1e-6, atol=1e-6)
+
+    def test_others_are_not_selected(self, rng):
+        candidates, kept = rng.normal(size=(40, 2)), np.arange(40)[None] % 4 == 0
+        score = np.where(kept, rng.normal(size=40), 0.0)
+        chosen = _starts.select(score[None], candidates, np.array([0.5]), 4, kept)
+        assert np.all(chosen % 4 == 0)
+        want = _starts.select(score[None, :, ::4], candidates[::4], np.array([0.5]), 4)
+        assert_array_equal(chosen, 4 * want)
 
 
 def select(score, candidates, width, n_kernels):
