@@ -211,12 +211,14 @@ def score_sums(
             for m, width in enumerate(widths):
                 reach = [first - REACH * width, last + REACH * width]
                 near = looked_at[m][slice(*np.searchsorted(centers[looked_at[m], 0], reach))]
+                room = kernels_of_block[: len(near) * len(rows)].reshape(len(near), len(rows))
                 if distances is None:
-                    kernels = _distances(rows, squares, centers[near], norms[near], kernels_of_block)
+                    squared = _distances(rows, squares, centers[near], norms[near], kernels_of_block)
+                elif len(near) == len(centers):
+                    squared = distances
                 else:
-                    kernels = kernels_of_block[: len(near) * len(rows)].reshape(len(near), len(rows))
-                    np.take(distances, near, axis=0, out=kernels, mode="clip")
-                kernels *= pool.dtype.type(-0.5 / width**2)
+                    squared = np.take(distances, near, axis=0, out=room, mode="clip")
+                kernels = np.multiply(squared, pool.dtype.type(-0.5 / width**2), out=room)
                 np.maximum(kernels, LOWEST, out=kernels)
                 np.exp(kernels, out=kernels)
                 score[m, near] += kernels @ block_difference

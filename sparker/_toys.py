@@ -39,10 +39,10 @@ def pair_weights(pool: Pool, reference: Array, data: Array, expected: float | No
     if total <= 0:
         raise ValueError(f"The reference weights add up to {total:.6g}: needed is a sum > 0. Pass more reference rows.")
     unit = float((np.sum(data, dtype=np.float64) if expected is None else expected) / total)
-    scaled = (unit * reference).astype(pool.dtype)
+    scaled = (unit * reference).astype(pool.dtype, copy=False)
     # Each draw of a row of event weight adds its square, however often the row is drawn.
     noise = None if pool.counts else (unit * np.abs(scaled) * pool.weight).astype(pool.dtype)
-    return Weights(scaled, data.astype(pool.dtype), unit, noise)
+    return Weights(scaled, data.astype(pool.dtype, copy=False), unit, noise)
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ def data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_
 def _partition(pool: Pool, n_data: int, expected: float | None, rng: np.random.Generator) -> Weights:
     """Random rows become data, the rest reference, without replacement."""
     count = data_count(rng, n_data, expected, pool.n_rows)
-    data = np.zeros(pool.n_rows)
-    data[pool.scrambled[rng.permutation(pool.n_rows)[:count]]] = 1.0
-    return pair_weights(pool, 1.0 - data, data, expected)
+    data = np.zeros(pool.n_rows, dtype=pool.dtype)
+    data[pool.scrambled[rng.choice(pool.n_rows, count, replace=False, shuffle=False)]] = 1
+    return pair_weights(pool, 1 - data, data, expected)
 
 
 @dataclass(frozen=True)
