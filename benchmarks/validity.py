@@ -3,8 +3,8 @@
 Run: python benchmarks/validity.py [--jobs 2] [--sets 400] [--only TEXT]; afterwards --again reruns, with ten times the
 sets and fresh seeds, the cells above their 99 % limit. The design is fractional: for every mode each factor is varied
 alone about N_R / N_D = 5, N_D = 30, d = 1, continuous rows, and sizes are crossed for continuous rows; N_R above 6000
-only in d = 1 and 5, with half of the sets. Small samples of continuous rows under permutation, whose rates must be the
-nominal ones, have five times the sets. 19 toys for 10 and 5 %, 99 for 1 %, so that alpha (n + 1) is whole. Beside
+only in d = 1 and 5, with half of the sets. Small samples of continuous rows have five times the sets under permutation,
+whose rates must be the nominal ones, and with counts, whose toys are approximate. 19 toys for 10 and 5 %, 99 for 1 %, so that alpha (n + 1) is whole. Beside
 the p of the test, "aggregate", a cell counts the smallest corrected p of the kernels, "corrected", and the p of the
 same test with early stopping, "stopped" (99 toys only). "copies", rows that each sample repeats by itself, are no null
 of independent rows: fit warns of them, and the summary leaves them out. Resumable; writes
@@ -29,6 +29,7 @@ from sparker import SparKerTest
 
 LEVELS = (0.1, 0.05, 0.01)
 MODES = ("permutation", "split", "bootstrap", "callable", "permutation, counts", "split, counts")
+MANY = ("permutation", "permutation, counts", "split, counts")
 KINDS = ("continuous", "heavy-tailed", "ties", "duplicates", "correlated", "scaler")
 STOPPING = 10
 
@@ -47,8 +48,8 @@ class Cell:
     def n_sets(self, usual: int) -> int:
         """Number of null sets."""
         n_reference = self.ratio * self.n_data
-        exact = self.mode == "permutation" and self.kind == "continuous" and n_reference <= 1500
-        return 5 * usual if exact else usual if n_reference <= 6000 else usual // 2
+        many = self.mode in MANY and self.kind == "continuous" and n_reference <= 1500
+        return 5 * usual if many else usual if n_reference <= 6000 else usual // 2
 
     def possible(self) -> bool:
         """Whether the package offers it, and the design has it."""
