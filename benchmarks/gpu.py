@@ -124,10 +124,12 @@ def pass_seconds(xp: Any, case: Case, n_toys: int) -> float:
             found, kernels.toys, kernels.centers, schedule
         )
 
-    sent = StackedWeights(*map(xp.asarray, found.weights))
+    sent = [xp.asarray(part) for part in found.weights]
+    on_device = xp.asarray(kernels.toys.astype(np.int32)), *map(xp.asarray, kernels[1:])
 
-    def one_pass() -> Any:
-        return found.backend.value_and_gradient(found.pool, sent, kernels, True, "np")
+    def one_pass() -> None:
+        _kernels_cupy.pass_over_rows(found.pool, sent, *on_device, True, "np")
+        xp.cuda.get_current_stream().synchronize()
 
     one_launch = _kernels_cupy.fits_a_thread(case.n_kernels, case.n_features)
     function = one_step if one_launch else one_pass

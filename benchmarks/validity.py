@@ -4,12 +4,12 @@ Run: python benchmarks/validity.py [--jobs 2] [--sets 400] [--only TEXT]; afterw
 sets and fresh seeds, the cells above their 99 % limit. The design is fractional: for every mode each factor is varied
 alone about N_R / N_D = 5, N_D = 30, d = 1, continuous rows, and sizes are crossed for continuous rows; N_R above 6000
 only in d = 1 and 5, with half of the sets. Small samples of continuous rows have five times the sets under permutation,
-whose rates must be the nominal ones, and with counts, whose toys are approximate. 19 toys for 10 and 5 %, 99 for 1 %, so that alpha (n + 1) is whole. Beside
-the p of the test, "aggregate", a cell counts the smallest corrected p of the kernels, "corrected", and the p of the
-same test with early stopping, "stopped" (99 toys only). "copies", rows that each sample repeats by itself, are no null
-of independent rows: fit warns of them, and the summary leaves them out. Resumable; writes
-benchmarks/tables/validity.csv and prints how many cells are above their limit beside the 99 % quantile of what chance
-gives.
+whose rates must be the nominal ones, and with counts, whose toys are approximate. 19 toys for 10 and 5 %, 99 for 1 %,
+so that alpha (n + 1) is whole. Beside the p of the test, "aggregate", a cell counts the smallest corrected p of the
+kernels, "corrected", and the p of the same test with early stopping, "stopped" (99 toys only). "copies", rows that each
+sample repeats by itself, are no null of independent rows: fit warns of them, and the summary leaves them out.
+Resumable; writes benchmarks/tables/validity.csv and prints how many cells are above their limit beside the 99 %
+quantile of what chance gives.
 """
 
 import argparse

@@ -56,7 +56,12 @@ class StackedWeights(NamedTuple):
 
 def stack(toys: Sequence[Weights], order: Array) -> StackedWeights:
     """Weights of toys side by side, their rows in a given order."""
-    return StackedWeights(np.stack([toy.reference[order] for toy in toys]), np.stack([toy.data[order] for toy in toys]))
+    shape, dtype = (len(toys), len(order)), toys[0].data.dtype
+    stacked = StackedWeights(np.empty(shape, dtype), np.empty(shape, dtype))
+    for k, toy in enumerate(toys):
+        np.take(toy.reference, order, out=stacked.reference[k], mode="clip")
+        np.take(toy.data, order, out=stacked.data[k], mode="clip")
+    return stacked
 
 
 class Backend:

@@ -1,6 +1,6 @@
-"""Whole fits on a GPU, none of whose steps waits for the host, and the scores of candidates there."""
+"""Whole fits on a GPU, none of whose steps waits for the host, and the scores and companions of toys there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from sparker import _kernels_cupy as device
 from sparker._backends import StackedWeights
+from sparker._companions import Moments, Sums, entries
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
 from sparker._solvers import NewtonSolver, Paths
-from sparker._starts import Scores, ScoreSums, score_weights, standardise
+from sparker._starts import Scores, ScoreSums, standardise
 
 Array = npt.NDArray[Any]
 
@@ -125,31 +126,87 @@ def _paths(schedule: Array, record: tuple[Any, ...]) -> Paths:
     return Paths(schedule[:, :, -1], losses, amplitudes, centers, curve, converged.astype(bool))
 
 
-def device_scores(
-    pool: Pool,
-    toys: Sequence[Weights],
-    candidates: Array,
-    widths: Array,
-    n_jobs: int | None = 1,
-    kept: Array | None = None,
-) -> list[Scores]:
-    """`sparker._starts.scores` by matrix products on the device, which computes all and needs no `n_jobs`."""
-    xp = device.cupy()
-    difference, variance = score_weights(toys)
-    centers = (candidates - pool.origin).astype(pool.dtype)
-    moved, norms = device.send(centers), device.send(np.einsum("kd,kd->k", centers, centers)[:, None])
-    score = xp.zeros((len(widths), len(centers), difference.shape[1]))
-    spread, reached = (xp.zeros((len(widths), len(centers), variance.shape[1])) for _ in range(2))
-    for rows, of_rows, start in device.row_blocks(pool):
-        part = slice(start, start + len(rows))
-        of_block = device.send(difference[part]), device.send(variance[part])
-        distances = xp.maximum(norms - 2 * xp.matmul(moved, rows.T) + of_rows, 0)
-        for m, width in enumerate(widths):
-            kernels = xp.exp(distances * pool.dtype.type(-0.5 / width**2))
-            score[m] += xp.matmul(kernels, of_block[0])
-            reached[m] += xp.matmul(kernels, of_block[1])
-            spread[m] += xp.matmul(kernels * kernels, of_block[1])
-    size = np.asarray(np.sum(np.abs(difference), axis=0, dtype=np.float64))
-    some = 1.0 if kept is None else kept[:, :, None]
-    score, spread, reached = (some * xp.asnumpy(part) for part in (score, spread, reached))
-    return standardise(ScoreSums(score, spread, reached, size), [toy.unit for toy in toys])
+def device_share(
+    pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array, kept: Array, moments: Moments | None
+) -> tuple[Sequence[Scores | None], Array]:
+    """`sparker._starts.scores` and `sparker._companions.companions` of every toy, in one pass.
+
+    No scores without candidates, no companions without moments.
+    """
+    n_toys = len(toys)
+    scores = _ScoreSums(pool, candidates, widths, n_toys) if len(candidates) else None
+    companions = None if moments is None else _CompanionSums(pool, moments, n_toys)
+    for block in _weighted_blocks(pool, toys):
+        for sums in (scores, companions):
+            if sums is not None:
+                sums.add(*block)
+    units = [toy.unit for toy in toys]
+    return (
+        [None] * n_toys if scores is None else standardise(scores.found(kept), units),
+        np.empty((n_toys, 0)) if companions is None else entries(companions.found(), companions.moments),
+    )
+
+
+def _weighted_blocks(pool: Pool, toys: Sequence[Weights]) -> Iterator[tuple[Any, Any, Any, Any, slice]]:
+    """Rows less the origin, their squared norms, and of all toys c - w and v (`sparker._starts`), (n_toys, n_block)."""
+    parts = [[toy.data for toy in toys], [toy.reference for toy in toys], [toy.spread() for toy in toys]]
+    for rows, norms, start in device.row_blocks(pool):
+        block = slice(start, start + len(rows))
+        data, reference, variance = (device.send(np.stack([of_toy[block] for of_toy in part])) for part in parts)
+        yield rows, norms, data - reference, variance, block
+
+
+class _ScoreSums:
+    """Running `sparker._starts.ScoreSums`, by matrix products."""
+
+    def __init__(self, pool: Pool, candidates: Array, widths: Array, n_toys: int) -> None:
+        xp = device.cupy()
+        centers = (candidates - pool.origin).astype(pool.dtype)
+        self.centers, self.norms = device.send(centers), device.send(np.einsum("kd,kd->k", centers, centers)[:, None])
+        self.scales = [pool.dtype.type(-0.5 / width**2) for width in widths]
+        shape = len(widths), len(centers), n_toys
+        self.score, self.spread, self.reached = (xp.zeros(shape) for _ in range(3))
+        self.size = xp.zeros(n_toys)
+
+    def add(self, rows: Any, norms: Any, difference: Any, variance: Any, block: slice) -> None:
+        """Add a block of rows."""
+        xp = device.cupy()
+        distances = xp.maximum(self.norms - 2 * xp.matmul(self.centers, rows.T) + norms, 0)
+        for m, scale in enumerate(self.scales):
+            kernels = xp.exp(distances * scale)
+            self.score[m] += xp.matmul(kernels, difference.T)
+            self.reached[m] += xp.matmul(kernels, variance.T)
+            self.spread[m] += xp.matmul(kernels * kernels, variance.T)
+        self.size += xp.sum(xp.abs(difference), axis=1)
+
+    def found(self, kept: Array) -> ScoreSums:
+        """The sums, 0 where a candidate is not kept."""
+        score, spread, reached = (device.cupy().asnumpy(part) for part in (self.score, self.spread, self.reached))
+        some = kept[:, :, None]
+        return ScoreSums(some * score, some * spread, some * reached, device.cupy().asnumpy(self.size))
+
+
+class _CompanionSums:
+    """Running `sparker._companions.Sums`."""
+
+    def __init__(self, pool: Pool, moments: Moments, n_toys: int) -> None:
+        xp = device.cupy()
+        self.moments = moments
+        self.offset, self.deviation = device.send(pool.origin - moments.mean), device.send(moments.deviation)
+        self.distances = device.send(moments.squared_distances)
+        self.moved = xp.zeros((pool.n_features, n_toys))
+        self.spread, self.noise, self.variance, self.size = (xp.zeros(n_toys) for _ in range(4))
+
+    def add(self, rows: Any, norms: Any, difference: Any, variance: Any, block: slice) -> None:
+        """Add a block of rows."""
+        xp, distances = device.cupy(), self.distances[block]
+        difference, variance = difference.astype(np.float64), variance.astype(np.float64)
+        self.moved += xp.matmul(((rows + self.offset) / self.deviation).T, difference.T)
+        self.spread += xp.matmul(difference, distances)
+        self.noise += xp.matmul(variance, distances * distances)
+        self.variance += xp.sum(variance, axis=1)
+        self.size += xp.sum(xp.abs(difference), axis=1)
+
+    def found(self) -> Sums:
+        """The sums."""
+        return Sums(*map(device.cupy().asnumpy, (self.moved, self.spread, self.noise, self.variance, self.size)))

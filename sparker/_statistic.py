@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sparker import _companions, _schedule, _starts
 from sparker._backends import Backend, one_blas_thread, stack
-from sparker._device import CudaNewtonSolver, device_scores
+from sparker._device import CudaNewtonSolver, device_share
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
 from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, Paths, Solver
@@ -216,12 +216,15 @@ class SparKerStatistic:
         """Scores and companions of each toy; those of a lone pair on up to `n_jobs` threads."""
         scores: Sequence[_starts.Scores | None] = [None] * len(toys)
         companions = np.empty((len(toys), 0))
+        widths = plan.schedule[:, -1]
         with one_blas_thread():
-            if self.start == "score":
-                find = device_scores if self.on_device else _starts.scores
-                scores = find(pool, toys, plan.candidates, plan.schedule[:, -1], n_jobs, plan.kept)
-            if plan.moments is not None:
-                companions = _companions.companions(pool, toys, plan.moments)
+            if self.on_device:
+                scores, companions = device_share(pool, toys, plan.candidates, widths, plan.kept, plan.moments)
+            else:
+                if self.start == "score":
+                    scores = _starts.scores(pool, toys, plan.candidates, widths, n_jobs, plan.kept)
+                if plan.moments is not None:
+                    companions = _companions.companions(pool, toys, plan.moments)
         return [Shared(*of_toy) for of_toy in zip(scores, companions, strict=True)]
 
     def evaluate(

@@ -17,10 +17,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sparker import SparKerTest, _device, _kernels_cupy
 from sparker._backends import Backend, Kernels, StackedWeights
+from sparker._companions import companions, learn
 from sparker._objective import Objective
 from sparker._pool import Pool
 from sparker._solvers import NewtonSolver
 from sparker._starts import scores
+from sparker._toys import BootstrapToys, PermutationToys
 
 SOURCE = Path(_kernels_cupy.__file__).with_name("_cuda.cu")
 SHIM = Path(__file__).with_name("cuda_on_cpu.h")
@@ -52,6 +54,7 @@ extern "C" void launch_terms(unsigned x, unsigned y, REAL* products, const REAL*
       widths, sums); });
 }
 """
+NAMES = ("empty", "zeros", "full", "matmul", "sum", "maximum", "exp", "abs")
 COMPILER = shutil.which("g++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs g++ to compile _cuda.cu for the CPU")
 
@@ -140,7 +143,10 @@ def fake_cupy(compiled, monkeypatch):
         get_default_memory_pool=lambda: SimpleNamespace(free_all_blocks=lambda: None),
         concatenate=lambda parts: on_device(np.concatenate([host(part) for part in parts])),
         free=1 << 30,
-        **{name: made(getattr(np, name)) for name in ("empty", "zeros", "full", "matmul", "sum", "maximum", "exp")},
+        **{
+            name: made(getattr(np, name))
+            for name in ("empty", "zeros", "full", "matmul", "sum", "maximum", "exp", "abs")
+        },
     )
     xp.cuda = SimpleNamespace(runtime=SimpleNamespace(memGetInfo=lambda: (xp.free, 1 << 30)))
     for name, value in {"cupy": lambda: xp, "THREADS": 4, "BOX": 64, "ROWS": 128, "COLUMNS": 24}.items():
@@ -251,20 +257,20 @@ class TestOnTheCPU:
         assert_array_equal(of_some.center_gradient, point.center_gradient[2:4])
         assert_array_equal(of_some.value, point.value[2:4])
 
-    def test_scores_are_those_of_the_cpu(self, fake_cupy):
-        from sparker._toys import PermutationToys
-
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_scores_and_companions_are_those_of_the_cpu(self, fake_cupy, weighted):
         rng = np.random.default_rng(0)
-        pool = Pool([rng.normal(size=(300, 3))])
-        toys = [PermutationToys(pool, 60, None).draw(rng)[1] for _ in range(3)]
-        candidates, kept = pool.rows(pool.order[::10]), rng.random((2, 30)) < 0.5
-        for got, want in zip(
-            _device.device_scores(pool, toys, candidates, np.array([1.0, 0.3]), kept=kept),
-            scores(pool, toys, candidates, np.array([1.0, 0.3]), kept=kept),
-            strict=True,
-        ):
+        weight = rng.uniform(-0.2, 2, size=300) if weighted else None
+        pool = Pool([rng.normal(3, 1, size=(300, 3))], weight)
+        kind = BootstrapToys if weighted else PermutationToys
+        toys = [kind(pool, 60, None).draw(rng)[1] for _ in range(3)]
+        candidates, kept, widths = pool.rows(pool.order[::10]), rng.random((2, 30)) < 0.5, np.array([1.0, 0.3])
+        moments = learn(pool)
+        found, of_companions = _device.device_share(pool, toys, candidates, widths, kept, moments)
+        for got, want in zip(found, scores(pool, toys, candidates, widths, kept=kept), strict=True):
             assert_allclose(got.values, want.values, rtol=1e-6, atol=1e-8)
             assert_allclose(got.rows, want.rows, rtol=1e-6, atol=1e-8)
+        assert_allclose(of_companions, companions(pool, toys, moments), rtol=1e-9)
 
     @pytest.mark.parametrize(
         ("options", "tolerance"),
