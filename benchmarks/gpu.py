@@ -14,6 +14,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,22 +118,20 @@ def limits(xp: Any) -> dict[str, float]:
 def pass_seconds(xp: Any, case: Case, n_toys: int) -> float:
     """Shortest of five passes; of `fit`, half of a fit of one step without polishing, which makes two."""
     found, kernels = objective(case, "cupy", np.float32, n_toys)
-
-    def one_step() -> Any:
-        schedule = kernels.widths[:, None, None]
-        return _device.CudaNewtonSolver(5.0, tol=np.inf, max_polish=0).solve(
-            found, kernels.toys, kernels.centers, schedule
-        )
-
-    sent = [xp.asarray(part) for part in found.weights]
+    sent = StackedWeights(*map(xp.asarray, found.weights))
     on_device = xp.asarray(kernels.toys.astype(np.int32)), *map(xp.asarray, kernels[1:])
+
+    def one_step() -> None:
+        schedule = kernels.widths[:, None, None]
+        solver = _device.CudaNewtonSolver(5.0, tol=np.inf, max_polish=0)
+        solver.solve(replace(found, weights=sent), kernels.toys, kernels.centers, schedule)
 
     def one_pass() -> None:
         _kernels_cupy.pass_over_rows(found.pool, sent, *on_device, True, "np")
         xp.cuda.get_current_stream().synchronize()
 
     one_launch = _kernels_cupy.fits_a_thread(case.n_kernels, case.n_features)
-    function = one_step if one_launch else one_pass
+    function: Callable[[], None] = one_step if one_launch else one_pass
     function()  # compiles
     return shortest({"pass": function}, 5)["pass"] / (2 if one_launch else 1)
 

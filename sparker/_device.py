@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparker import _kernels_cupy as device
-from sparker._backends import StackedWeights
+from sparker._backends import StackedWeights, stack
 from sparker._companions import Moments, Sums, entries
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
@@ -126,6 +126,15 @@ def _paths(schedule: Array, record: tuple[Any, ...]) -> Paths:
     return Paths(schedule[:, :, -1], losses, amplitudes, centers, curve, converged.astype(bool))
 
 
+def device_stack(toys: Sequence[Weights], order: Array) -> StackedWeights:
+    """`sparker._backends.stack` on the device, or on the host where there is no room for all toys."""
+    if 2 * len(toys) * len(order) * toys[0].data.dtype.itemsize > ROOM / 2 * device.free_memory():
+        return stack(toys, order)
+    xp, there = device.cupy(), device.send(order)
+    given = [toy.reference for toy in toys], [toy.data for toy in toys]
+    return StackedWeights(*(xp.take(device.send(np.stack(part)), there, axis=1) for part in given))
+
+
 def device_share(
     pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array, kept: Array, moments: Moments | None
 ) -> tuple[Sequence[Scores | None], Array]:
@@ -149,11 +158,14 @@ def device_share(
 
 def _weighted_blocks(pool: Pool, toys: Sequence[Weights]) -> Iterator[tuple[Any, Any, Any, Any, slice]]:
     """Rows less the origin, their squared norms, and of all toys c - w and v (`sparker._starts`), (n_toys, n_block)."""
-    parts = [[toy.data for toy in toys], [toy.reference for toy in toys], [toy.spread() for toy in toys]]
+    units = device.send(np.array([[toy.unit] for toy in toys], dtype=pool.dtype))
+    given = [[toy.data for toy in toys], [toy.reference for toy in toys]]
+    if not all(toy.plain for toy in toys):
+        given.append([toy.spread() for toy in toys])
     for rows, norms, start in device.row_blocks(pool):
         block = slice(start, start + len(rows))
-        data, reference, variance = (device.send(np.stack([of_toy[block] for of_toy in part])) for part in parts)
-        yield rows, norms, data - reference, variance, block
+        data, reference, *spread = (device.send(np.stack([of_toy[block] for of_toy in part])) for part in given)
+        yield rows, norms, data - reference, spread[0] if spread else reference + units * data, block
 
 
 class _ScoreSums:

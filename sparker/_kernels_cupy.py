@@ -27,8 +27,8 @@ THREADS = 128  # of a block; a power of 2
 BOX = 1024  # rows of which `fit` knows the bounds, and of which `terms` makes one partial sum
 MOST_KERNELS = 64  # for which the sums of a thread have room
 FUSED_KERNELS, FUSED_COORDINATES = 16, 64  # most that a thread of `fit` keeps, and coordinates of their centres
-COLUMNS = 512  # centres in a product
-ROWS = 1 << 13  # rows in a product
+COLUMNS = 1 << 10  # centres in a product
+ROWS = 1 << 14  # rows in a product
 RESIDENT = 0.5  # largest share of the free memory for the rows of a pool
 
 
@@ -188,15 +188,15 @@ def pass_over_rows(
     if m > MOST_KERNELS:
         raise ValueError(f'backend="cupy" takes up to {MOST_KERNELS} kernels, found n_kernels={m}.')
     size = COLUMNS // m
-    firsts = range(0, n_problems, size)
-    at = [np.minimum(np.arange(first, first + size), n_problems - 1) for first in firsts]
+    n_groups = -(-n_problems // size)
+    at = send(np.minimum(np.arange(n_groups * size), n_problems - 1))
     moved = (centers - send(pool.origin.astype(np.float64))).astype(pool.dtype)
-    small = amplitudes.astype(pool.dtype)
+    of_groups = (
+        part[at].reshape(n_groups, size, *part.shape[1:])
+        for part in (toys, amplitudes.astype(pool.dtype), moved, widths)
+    )
     function = module(pool.dtype, m, 1, competition, loss).get_function("terms")
-    groups = [
-        _Group(function, pool.n_rows, weights, toys[group], small[group], moved[group].reshape(-1, d), widths[group])
-        for group in at
-    ]
+    groups = [_Group(function, pool.n_rows, weights, *group) for group in zip(*of_groups, strict=True)]
     for rows, norms, start in row_blocks(pool):
         for group in groups:
             group.add(rows, norms, start)
@@ -217,14 +217,14 @@ class _Group:
         centers: DeviceArray,
         widths: DeviceArray,
     ) -> None:
-        xp, m = cupy(), amplitudes.shape[1]
+        xp, (_, m, d) = cupy(), centers.shape
         self.function = function
         self.given = *weights, np.int64(n_pool)
         self.of_problem = toys, amplitudes, widths
-        self.centers = centers
-        self.center_norms = xp.sum(centers * centers, axis=1)
+        self.centers = centers.reshape(-1, d)
+        self.center_norms = xp.sum(self.centers * self.centers, axis=1)
         self.sums = xp.zeros((len(amplitudes), 1 + 2 * m + m * (m + 1) // 2))
-        self.center_sums = xp.zeros(centers.shape)
+        self.center_sums = xp.zeros(self.centers.shape)
 
     def add(self, rows: DeviceArray, norms: DeviceArray, start: int) -> None:
         """Add a block of rows that begins at `start`."""

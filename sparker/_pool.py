@@ -57,6 +57,11 @@ class Weights:
         """Of reference and data, see `effective_size`."""
         return effective_size(self.reference), effective_size(self.data)
 
+    @property
+    def plain(self) -> bool:
+        """Whether `spread` is reference + unit x data."""
+        return self.noise is None and bool(self.reference.min() >= 0)
+
     def spread(self) -> Array:
         """Variance of each row's part in a difference of data and reference, pooled over both, shape (n,).
 
@@ -66,7 +71,7 @@ class Weights:
         depend on the labels. A negative weight adds to the variance of the reference, and takes nothing from the
         density, so that no sum over a region is negative.
         """
-        if self.noise is None and self.reference.min() >= 0:
+        if self.plain:
             return self.reference + self.data.dtype.type(self.unit) * self.data  # to the same bits whatever the labels
         size = np.abs(self.reference)
         noise = self.unit * size if self.noise is None else self.noise

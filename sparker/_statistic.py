@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sparker import _companions, _schedule, _starts
 from sparker._backends import Backend, one_blas_thread, stack
-from sparker._device import CudaNewtonSolver, device_share
+from sparker._device import CudaNewtonSolver, device_share, device_stack
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
 from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, Paths, Solver
@@ -209,7 +209,8 @@ class SparKerStatistic:
 
     def _objective(self, pool: Pool, toys: Sequence[Weights], n_jobs: int | None, alone: bool) -> Objective:
         packed, order = pool.packed
-        weights, backend = stack(toys, order), Backend(self.backend, n_jobs, alone)
+        weights = device_stack(toys, order) if self.on_device else stack(toys, order)
+        backend = Backend(self.backend, n_jobs, alone)
         return Objective(packed, weights, self.competition, self.alpha, backend, self.loss, self.entropy)
 
     def share(self, pool: Pool, toys: Sequence[Weights], plan: Plan, n_jobs: int | None = 1) -> Sequence[Shared]:

@@ -54,7 +54,7 @@ extern "C" void launch_terms(unsigned x, unsigned y, REAL* products, const REAL*
       widths, sums); });
 }
 """
-NAMES = ("empty", "zeros", "full", "matmul", "sum", "maximum", "exp", "abs")
+NAMES = ("empty", "zeros", "full", "matmul", "sum", "maximum", "exp", "abs", "take")
 COMPILER = shutil.which("g++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs g++ to compile _cuda.cu for the CPU")
 
@@ -145,7 +145,7 @@ def fake_cupy(compiled, monkeypatch):
         free=1 << 30,
         **{
             name: made(getattr(np, name))
-            for name in ("empty", "zeros", "full", "matmul", "sum", "maximum", "exp", "abs")
+            for name in ("empty", "zeros", "full", "matmul", "sum", "maximum", "exp", "abs", "take")
         },
     )
     xp.cuda = SimpleNamespace(runtime=SimpleNamespace(memGetInfo=lambda: (xp.free, 1 << 30)))
