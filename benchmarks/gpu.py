@@ -4,10 +4,10 @@ Run on a machine with a CUDA device and CuPy: python benchmarks/gpu.py [--toys 1
 Checks first, and stops at one that fails: value, gradient and Hessian at given kernels, to 1e-4 of the largest entry in
 float32 and 1e-10 in float64 (the curvature of the centres, which only sets the length of a step, is printed); losses of
 whole fits in float64, to 1e-6; then 500 permutation toys of one search on either side, whose statistics must pass a
-Kolmogorov-Smirnov test at every scale (p > 0.001, divided by their number) and whose p-values for the same data must
-agree within two binomial deviations. Then the times: of a pass, beside the limits that are measured here (copy of
-memory, float32 matrix product, exponentials), and of the toys of whole tests. Writes benchmarks/tables/gpu.csv; each
-row names the device.
+Kolmogorov-Smirnov test at every scale (p > 0.001, divided by their number), whose p-values for the same data must agree
+within two binomial deviations, and of which half as many must be the first to the last bit. Then the times: of a pass,
+beside the limits that are measured here (copy of memory, float32 matrix product, exponentials), and of the toys of
+whole tests beside all cores of the same machine. Writes benchmarks/tables/gpu.csv; each row names the device.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from common import TABLES, Table
+from joblib import effective_n_jobs
 from scipy import stats
 from speed_cases import Case, shortest
 
@@ -82,9 +83,12 @@ def check_nulls(n_toys: int) -> None:
     p = [test.p_value() for test in tests]
     smallest = min(stats.ks_2samp(*columns).pvalue for columns in zip(values[0].T, values[1].T, strict=True))
     deviation = np.sqrt(max(p) * (1 - max(p)) / n_toys)
+    fewer = SparKerTest(backend="cupy", n_toys=n_toys // 2, random_state=0).fit(*samples).calibrate().values
     print(f"{n_toys} toys: p = {p[0]:.4f} and {p[1]:.4f}; smallest Kolmogorov-Smirnov p of a scale {smallest:.3g}")
     if smallest < 0.001 / values[0].shape[1] or abs(p[0] - p[1]) > 2 * deviation:
         sys.exit("The null of the GPU is not that of the CPU.")
+    if not np.array_equal(fewer, values[0][: len(fewer)]):
+        sys.exit(f"The first {len(fewer)} of {n_toys} toys are not those of a test of {len(fewer)}.")
 
 
 def seconds(xp: Any, function: Callable[[], Any], repeats: int = 10) -> float:
@@ -152,6 +156,7 @@ def add_passes(xp: Any, table: Table, device: str, n_toys: int) -> None:
                 "device": device,
                 "what": f"pass {case.name}, {n_toys} toys, 8 widths",
                 "seconds": f"{taken:.3g}",
+                "toys_per_second": "",
                 "limit_seconds": f"{allowed:.3g}",
                 "share_of_limit": round(allowed / taken, 3),
                 "limited_by": f"{limit}: {rates[limit]:.3g} per second",
@@ -160,19 +165,26 @@ def add_passes(xp: Any, table: Table, device: str, n_toys: int) -> None:
 
 
 def add_toys(table: Table, device: str, name: str, samples: tuple[np.ndarray, np.ndarray], n_toys: int) -> None:
-    """Time of the toys of one test, fit and compilation apart."""
+    """Time of the toys of one test on the device, and of a tenth as many on all cores; fit and compilation apart."""
     reference, data = (rows.astype(np.float32) for rows in samples)
-    test = SparKerTest(backend="cupy", n_toys=n_toys, random_state=0, verbose=1)
-    SparKerTest(backend="cupy", n_toys=19, random_state=0).fit(reference, data=data).p_value()
-    test.fit(reference, data=data)
-    start = time.perf_counter()
-    test.calibrate()
-    taken = time.perf_counter() - start
-    what = f"{n_toys} toys, {len(reference)} + {len(data)} rows, d = {reference.shape[1]}, {name}"
-    table.add({"device": device, "what": what, "seconds": f"{taken:.3g}"} | dict.fromkeys(COLUMNS, ""))
+    of = f"{len(reference)} + {len(data)} rows, d = {reference.shape[1]}, {name}"
+    for where, backend, n in ((device, "cupy", n_toys), (f"{effective_n_jobs(-1)} cores", "numba", n_toys // 10)):
+        options = {"backend": backend, "n_jobs": -1, "random_state": 0}
+        SparKerTest(n_toys=19, **options).fit(reference, data=data).calibrate()
+        test = SparKerTest(n_toys=n, **options).fit(reference, data=data)
+        start = time.perf_counter()
+        test.calibrate()
+        taken = time.perf_counter() - start
+        row = {
+            "device": where,
+            "what": f"{n} toys, {of}",
+            "seconds": f"{taken:.3g}",
+            "toys_per_second": f"{n / taken:.3g}",
+        }
+        table.add(row | dict.fromkeys(LIMITS, ""))
 
 
-COLUMNS = ("limit_seconds", "share_of_limit", "limited_by")
+LIMITS = ("limit_seconds", "share_of_limit", "limited_by")
 
 
 def main() -> None:
@@ -197,6 +209,9 @@ def main() -> None:
     add_toys(table, device, "search", (pair.reference, pair.data), args.toys)
     pair = make_clump(n_features=1000, n_reference=20_000, n_data=2000, random_state=0)
     add_toys(table, device, "clump", (pair.reference, pair.data), args.wide_toys)
+    for n_features, n_reference, n_data in ((1, 200, 100), (16, 10_000, 1000)):
+        pair = make_clump(n_features=n_features, n_reference=n_reference, n_data=n_data, random_state=0)
+        add_toys(table, device, "clump", (pair.reference, pair.data), args.toys)
 
 
 if __name__ == "__main__":

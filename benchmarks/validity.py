@@ -118,7 +118,12 @@ def p_values(cell: Cell, seed: int) -> tuple[float, float, float]:
             test = make_pipeline(StandardScaler(), test).fit(X, y)[-1]
         else:
             test.fit(reference, data=data)
-        p = test.p_value()
+        try:
+            p = test.p_value()
+        except ValueError as error:  # the Poisson count of a toy was as large as its pool: no p, no rejection
+            if expected is None or "wants" not in str(error):
+                raise
+            return 1.0, 1.0, 1.0 if cell.n_toys == 99 else np.nan
         corrected = min(kernel.corrected_pvalue for kernel in test.kernel_significance())
         stopped = np.nan
         if cell.n_toys == 99:
