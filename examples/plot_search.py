@@ -27,7 +27,7 @@ ideal.fit(pair.reference, pair.data)
 # Both Z are limited by the number of toys: "greater than" means that no toy reached the observed value.
 for name, test in (("search", search), ("ideal", ideal)):
     result = test.result()
-    print(f"{name:7s} p {'<=' if result.at_resolution else '='} {result.pvalue:.3g}, Z = {result.zscore:.2f}")
+    print(f"{name:7s} p = {result.pvalue:.3g}, Z = {result.zscore:.2f}")
 
 # %%
 # The kernels say where. The p-values of the widths say at which scale: the narrow ones.

@@ -225,7 +225,9 @@ def _explain(lines: Any, names: Names) -> None:
                 label = f"column {j}" if names is None else f"column {names[j]!r}"
                 missing = cell.strip().lower() in MISSING
                 what = "a missing value" if missing else f"{cell.strip()!r}, which is not a number,"
-                raise InputError(f"{what} in {label}, line {lines.line_num}.")
+                alone = len(cells) == 1 and len(cell.replace(";", " ").split()) > 1
+                hint = " Columns must be separated by commas." if alone else ""
+                raise InputError(f"{what} in {label}, line {lines.line_num}.{hint}")
 
 
 def _read_parquet(path: Path, key: str | None) -> tuple[Array, Names]:

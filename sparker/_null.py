@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -135,9 +136,13 @@ class NullDistribution:
             If the file holds no null distribution, or one of another schema.
         """
         try:
-            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                header = json.loads(str(file["header"]))
-                arrays = {name: file[name] for name in ARRAYS}
+            with Path(path).open("rb") as stream:
+                if not zipfile.is_zipfile(stream):  # NumPy would take it for a pickle, and say so
+                    raise ValueError("it is no .npz file")
+                stream.seek(0)
+                with np.load(stream, allow_pickle=False) as file:
+                    header = json.loads(str(file["header"]))
+                    arrays = {name: file[name] for name in ARRAYS}
         except OSError:
             raise
         except Exception as error:  # zip, NumPy and JSON each have their own for a file that is none of theirs
@@ -218,6 +223,7 @@ class NullDistribution:
             If any differs.
         """
         names = [*self.origin, *(name for name in needed if name not in self.origin)]
+        names.sort(key=lambda name: name != "calibration")  # of which others follow
         missing = "nothing"
         differences = [
             f"{name}: found {found!r}, needed {wanted!r}"

@@ -1,7 +1,7 @@
 """What a test returns: p, Z, their uncertainty, and the numbers at each scale."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def negative_binomial_interval(stopping: int, n_toys: int, level: float = 0.95) 
     return float(low), float(high)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TwoSampleResult:
     """Result of a two-sample test.
 
@@ -130,7 +130,7 @@ class TwoSampleResult:
     expected_count: float | None
     seed: int
     version: str
-    null_distribution: Any = field(repr=False)
+    null_distribution: Any
     stopping: int | None = None
     stopped: bool = False
     tail_model: str | None = None
@@ -172,13 +172,15 @@ class TwoSampleResult:
             return []
         return ["effective sizes: {:.4g} reference and {:.4g} data rows".format(*sizes)]
 
+    def __repr__(self) -> str:
+        z = f"zscore{'>' if self.at_resolution else '='}{self.zscore:.3g}"
+        return f"TwoSampleResult(pvalue={self.pvalue:.4g}, {z}, n_toys={self.n_toys}, calibration={self.calibration!r})"
+
     def __str__(self) -> str:
-        p, z = f"= {self.pvalue:.4g}", f"= {self.zscore:.2f}"
-        if self.at_resolution:
-            p, z = f"<= {self.pvalue:.4g}", f"> {self.zscore:.2f}"
+        z = f"> {self.zscore:.2f}, no toy reached it" if self.at_resolution else f"= {self.zscore:.2f}"
         low, high = self.interval
         lines = [
-            f"p {p} (95 % interval {low:.2g} to {high:.2g}), Z {z}",
+            f"p = {self.pvalue:.4g} (95 % interval {low:.2g} to {high:.2g}), Z {z}",
             *self._tail_lines(),
             f"{self.n_reference} reference and {self.n_data} data rows, {self.n_features} features; {self.mode}",
             *self._effective(),

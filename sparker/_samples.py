@@ -20,6 +20,8 @@ Array = npt.NDArray[Any]
 
 FLOATS = (np.float64, np.float32)
 COPIES = 5_000_000  # most entries of a pool whose rows are compared with each other
+SPREAD = 10.0  # ratio of interquartile ranges that no anomaly makes
+FEWEST_FOR_SPREAD, MOST_FOR_SPREAD = 20, 2000  # rows from which these are known
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) 
         raise ValueError(f"data has {second.shape[1]} features, but the reference has {X.shape[1]}: they must agree.")
     _check_names(estimator, data if data is not None else y)
     X, second = _same_dtype(X, second)
-    _warn_if_disjoint(X, second)
+    _warn_if_scaled_apart(X, second)
     weight = _weights(sample_weight, X)
     kept = weight != 0
     _check_sign(weight[kept], np.empty(0))
@@ -146,6 +148,13 @@ def _from_labels(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Samples:
     check_classification_targets(y)
     kind = type_of_target(y, input_name="y")
     classes, label = np.unique(y, return_inverse=True)
+    if len(classes) == 2 and classes.dtype.kind not in "biuf":
+        warnings.warn(
+            f"The labels are {classes[0]} and {classes[1]}: {classes[0]}, the first in sorted order, is the reference. "
+            "Pass 0 for reference and 1 for data.",
+            UserWarning,
+            stacklevel=4,
+        )
     if len(classes) > 2:
         raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")
     if len(classes) < 2:
@@ -200,11 +209,12 @@ def _check_names(estimator: Any, second: Any) -> None:
 
 
 def warn_if_copied(pool: Pool, n_reference: int) -> None:
-    """Warn where rows are repeated within a sample, but hardly ever between the samples.
+    """Warn where rows are repeated within a sample, but hardly ever between the samples, or the other way round.
 
     Independent rows of one law repeat between the samples as often as chance has it, for each repeated row with
     probability 1 - (C(N_R, m) + C(N_D, m)) / C(N, m) at m copies. Rows that one sample repeats by itself are not
-    independent, and no relabelling of the pool looks like them. The bound is that of Chernoff, below 1e-4.
+    independent, and no relabelling of the pool looks like them; nor does it like data taken from the reference. The
+    bound is that of Chernoff, below 1e-4.
     """
     if pool.n_rows * pool.n_features > COPIES:
         return
@@ -214,13 +224,19 @@ def warn_if_copied(pool: Pool, n_reference: int) -> None:
     m, n, n_data = copies[repeated], pool.n_rows, pool.n_rows - n_reference
     alone = sum(np.exp(_log_binomial(k, m) - _log_binomial(n, m)) for k in (n_reference, n_data))
     expected, mixed = float(np.sum(1 - alone)), int(np.sum((in_data[repeated] > 0) & (in_data[repeated] < m)))
-    if expected - mixed + (mixed * np.log(mixed / expected) if mixed else 0.0) > -np.log(1e-4) and mixed < expected:
-        warnings.warn(
-            f"{repeated.sum()} rows are there more than once, {mixed} of them in both samples, where {expected:.0f} "
-            "would be if rows were independent: rows that one sample repeats make p too small. Drop the copies.",
-            UserWarning,
-            stacklevel=4,
-        )
+    if expected == 0 or expected - mixed + (mixed * np.log(mixed / expected) if mixed else 0.0) <= -np.log(1e-4):
+        return
+    consequence = (
+        "rows that one sample repeats make p too small. Drop the copies."
+        if mixed < expected
+        else "data that were taken from the reference make p too large. Pass a reference without them."
+    )
+    warnings.warn(
+        f"{repeated.sum()} rows are there more than once, {mixed} of them in both samples, where {expected:.0f} "
+        f"would be if rows were independent: {consequence}",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _log_binomial(n: int, m: Array) -> Array:
@@ -229,12 +245,32 @@ def _log_binomial(n: int, m: Array) -> Array:
     return np.where(m <= n, gammaln(n + 1) - gammaln(inside + 1) - gammaln(n - inside + 1), -np.inf)
 
 
-def _warn_if_disjoint(X: Array, data: Array) -> None:
-    apart = (data.min(axis=0) > X.max(axis=0)) | (data.max(axis=0) < X.min(axis=0))
-    if apart.all() and len(data) > 1:
+def _warn_if_scaled_apart(X: Array, data: Array) -> None:
+    """Warn where it looks as if one of the samples was transformed, and the other was not."""
+    if len(data) < 2:
+        return
+    found = ""
+    if ((data.min(axis=0) > X.max(axis=0)) | (data.max(axis=0) < X.min(axis=0))).all():
+        found = "The ranges of reference and data do not overlap in any feature"
+    elif min(len(X), len(data)) >= FEWEST_FOR_SPREAD:
+        of_reference, of_data = (_middle_half(rows) for rows in (X, data))
+        both = (of_reference > 0) & (of_data > 0)
+        ratio = np.where(both, of_data, 1.0) / np.where(both, of_reference, 1.0)
+        j = int(np.argmax(np.abs(np.log(ratio))))
+        if max(ratio[j], 1 / ratio[j]) > SPREAD:
+            found = (
+                f"The middle half of the data is {ratio[j]:.3g} times as wide as that of the reference in feature {j}"
+            )
+    if found:
         warnings.warn(
-            "The ranges of reference and data do not overlap in any feature. If a Pipeline transformed the reference, "
-            "it passed the data untouched: pass pooled rows and labels, fit(X, y), or use transform_input.",
+            f"{found}. If a Pipeline transformed the reference, it passed the data untouched: pass pooled rows and "
+            "labels, fit(X, y), or use transform_input.",
             UserWarning,
             stacklevel=4,
         )
+
+
+def _middle_half(rows: Array) -> Array:
+    """Interquartile range of each column, from some of the rows."""
+    low, high = np.quantile(rows[:: max(1, len(rows) // MOST_FOR_SPREAD)], [0.25, 0.75], axis=0)
+    return np.asarray(high - low, dtype=np.float64)

@@ -40,7 +40,8 @@ class KernelSummary:
         its sign: an excess that several of them cover counts once.
     expected_excess : float
         sum_R w (e^f - e^(f - f_i)): how many rows fewer the fitted model would expect without this kernel. Kernels that
-        overlap each count what they have in common; where the reference has hardly a row it is too small.
+        overlap each count what they have in common; where the reference has hardly a row, and where ``amplitude`` is at
+        ``max_amplitude``, it is too small.
     nearest_rows : ndarray of shape (n_nearest,)
         Rows of the data sample nearest to the centre, nearest first, as indices into the array they were passed in.
     """
@@ -87,7 +88,7 @@ class KernelSignificance(KernelSummary):
         Share of toys whose most surprising score, over all their candidates and widths, is as surprising. It allows
         for the search: the chance that any kernel has p <= alpha under the null is at most alpha. A kernel counts no
         more than the best candidate did: where candidates are few, and none is near, p is too large.
-    excess_interval : tuple of float
+    expected_excess_interval : tuple of float
         ``expected_excess`` minus and plus its standard deviation, from the counts of both samples, at the fitted
         centres and width: about 68 % where these were known beforehand, less where they were fitted. nan unless
         ``loss="np"``.
@@ -95,7 +96,7 @@ class KernelSignificance(KernelSummary):
 
     local_pvalue: float
     corrected_pvalue: float
-    excess_interval: tuple[float, float]
+    expected_excess_interval: tuple[float, float]
 
 
 def scores_of_toys(toys: Toys, seed: int, n_toys: int, centers: Array, width: float) -> Array:

@@ -24,7 +24,7 @@ from sparker import datasets, displays
 from sparker._io import Table, read_pair
 from sparker._results import TwoSampleResult
 from sparker._version import __version__
-from sparker._where import KernelSummary
+from sparker._where import KernelSignificance
 from sparker.two_sample import SparKerTest
 
 PASSED, REJECTED, FAILED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141  # the last two as a shell counts signals
@@ -47,7 +47,7 @@ class Run:
     data: Table
     model: Pipeline
     result: TwoSampleResult
-    kernels: list[tuple[list[float], KernelSummary]]
+    kernels: list[tuple[list[float], KernelSignificance]]
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -181,7 +181,7 @@ def _run(options: argparse.Namespace, reference: Table, data: Table, standardize
     if options.bank is not None:
         with _named(options.bank):
             test.calibrate(options.bank)
-    result, table = test.result(), test.kernel_table()
+    result, table = test.result(), test.kernel_significance()
     centers = scaler.inverse_transform([kernel.center for kernel in table]).tolist()
     model = Pipeline([("scaler", scaler), ("test", test)])
     return Run(reference, data, model, result, list(zip(centers, table, strict=True)))
@@ -201,6 +201,8 @@ def _report(run: Run) -> str:
             "score": kernel.score,
             "excess": kernel.excess,
             "expected_excess": kernel.expected_excess,
+            "expected_excess_interval": list(kernel.expected_excess_interval),
+            "corrected_pvalue": kernel.corrected_pvalue,
             "nearest_rows": kernel.nearest_rows.tolist(),
         }
         for center, kernel in run.kernels
@@ -256,7 +258,7 @@ def _print_verdict(result: TwoSampleResult) -> None:
     low, high = result.interval
     p, z = f"p  = {result.pvalue:.3g}", f"Z  = {result.zscore:.2f}"
     if result.at_resolution:
-        p, z = f"p <= {result.pvalue:.3g}", f"Z  > {result.zscore:.2f}"
+        z = f"Z  > {result.zscore:.2f}"
     width = max(len(p), len(z))
     print(f"{p:{width}}   chance of so large a difference if there is none (95 % interval {low:.2g} to {high:.2g})")
     hint = f"; none of {result.n_toys} toys reached it, more may raise Z" if result.at_resolution else ""
@@ -272,14 +274,15 @@ def _print_kernels(run: Run) -> None:
     print(
         f"Kernels of width {run.kernels[0][1].width:.3g} ({run.width_unit}), centres in the units of the columns{more}"
     )
-    print("   score     excess   " + "   ".join(map(str.rjust, heads, widths)) + "   nearest data rows")
+    print("   score     excess        p   " + "   ".join(map(str.rjust, heads, widths)) + "   nearest data rows")
     for row, (_, kernel) in zip(cells, run.kernels, strict=True):
         nearest = ", ".join(map(str, kernel.nearest_rows[:3]))
-        numbers = f"{kernel.score:+8.1f}   {kernel.excess:+8.1f}"
+        numbers = f"{kernel.score:+8.1f}   {kernel.excess:+8.1f}   {kernel.corrected_pvalue:6.3g}"
         print("   ".join([numbers, *map(str.rjust, row, widths), nearest]))
     print(
-        "Score: standard deviations at a place fixed beforehand; kernels seek out fluctuations: only p is a test.\n"
-        "Excess: rows of the data more (or fewer) than the reference predicts. Rows count from 0."
+        "Score: standard deviations at a place fixed beforehand; kernels seek out fluctuations, p allows for that.\n"
+        "Excess: rows of the data more (or fewer) than the reference predicts; kernels on one clump share it.\n"
+        "Rows count from 0."
     )
 
 
@@ -331,10 +334,13 @@ def _end(code: int, message: str) -> int:
 
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
-    """Show warnings meant for users as one line, without the place in the code."""
+    """Show warnings meant for users as one line, without the place in the code, and once."""
+    shown: set[str] = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        _end(PASSED, f"warning: {message}")
+        if str(message) not in shown:
+            shown.add(str(message))
+            _end(PASSED, f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=UserWarning)

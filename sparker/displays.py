@@ -446,6 +446,10 @@ class KernelsDisplay:
         kernels = test.kernel_table()
         centers, reach = _in_input_units(estimator, np.array([k.center for k in kernels]), np.sqrt(2) * test.width_)
         X, D = np.asarray(reference), np.asarray(data)
+        if D.ndim != 2:
+            raise ValueError(
+                f"data has shape {D.shape}: needed are its rows, (n_data, n_features), apart from the reference."
+            )
         weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         if feature_names is None:
             feature_names = getattr(estimator, "feature_names_in_", [f"feature {j}" for j in range(X.shape[1])])

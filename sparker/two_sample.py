@@ -454,7 +454,10 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
                 **{field: getattr(kernel, field) for field in KernelSummary.__dataclass_fields__},
                 local_pvalue=float(local[i]),
                 corrected_pvalue=float(corrected[i]),
-                excess_interval=(kernel.expected_excess - float(half[i]), kernel.expected_excess + float(half[i])),
+                expected_excess_interval=(
+                    kernel.expected_excess - float(half[i]),
+                    kernel.expected_excess + float(half[i]),
+                ),
             )
             for i, kernel in enumerate(table)
         ]

@@ -193,13 +193,14 @@ def test_text(files, report, capsys):
         "(standardised units), centres in the units of the columns",
     ):
         assert text in out
-    head, *table = (line.split() for line in out.splitlines()[-3 - len(kernels) : -2])
-    assert head == ["score", "excess", *NAMES, "nearest", "data", "rows"]
+    head, *table = (line.split() for line in out.splitlines()[-4 - len(kernels) : -3])
+    assert head == ["score", "excess", "p", *NAMES, "nearest", "data", "rows"]
     for line, kernel in zip(table, kernels, strict=True):
         assert float(line[0]) == round(kernel["score"], 1)
         assert float(line[1]) == round(kernel["excess"], 1)
-        assert_allclose([float(cell) for cell in line[2:4]], kernel["center"], rtol=1e-3)
-        assert [int(cell.strip(",")) for cell in line[4:]] == kernel["nearest_rows"][:3]
+        assert_allclose(float(line[2]), kernel["corrected_pvalue"], rtol=0.01)
+        assert_allclose([float(cell) for cell in line[3:5]], kernel["center"], rtol=1e-3)
+        assert [int(cell.strip(",")) for cell in line[5:]] == kernel["nearest_rows"][:3]
 
 
 @pytest.mark.parametrize("options", [[], ["--no-standardize"], ["--expected-count", "40"]])
@@ -208,7 +209,7 @@ def test_text_says_how(files, capsys, options):
     out = capsys.readouterr().out
     assert ("scaling    none" in out) == ("--no-standardize" in options)
     assert ("expected count 40" in out) == ("--expected-count" in options)
-    assert "   score     excess   column 0   column 1   nearest data rows" in out
+    assert "   score     excess        p   column 0   column 1   nearest data rows" in out
 
 
 def test_text_of_many_columns(files, rng, capsys):
@@ -219,7 +220,7 @@ def test_text_of_many_columns(files, rng, capsys):
     assert main(["test", *files, *QUICK]) == 0
     out = capsys.readouterr().out
     assert "(2 more columns: --json)" in out
-    head, *rows = out.splitlines()[-6:-2]
+    head, *rows = out.splitlines()[-7:-3]
     assert head.count("a_column_with...") == 6
     assert {row.rindex("   ") for row in rows} == {head.rindex("   nearest")}
 
@@ -229,7 +230,7 @@ def test_verdict(capsys):
     cli._print_verdict(SimpleNamespace(**result, at_resolution=True))
     cli._print_verdict(SimpleNamespace(**result, at_resolution=False))
     assert capsys.readouterr().out.splitlines() == [
-        "p <= 0.1    chance of so large a difference if there is none (95 % interval 0 to 0.34)",
+        "p  = 0.1    chance of so large a difference if there is none (95 % interval 0 to 0.34)",
         "Z  > 1.28   the same in standard deviations of a Gaussian, one-sided; none of 9 toys reached it, "
         "more may raise Z",
         "",

@@ -110,7 +110,10 @@ def test_csv_header(folder, text, names):
         ("pt,eta\n1,2\n", "has 1 row, needed are at least 2."),
         ("pt,eta\n1,2\n3,muon\n", "'muon', which is not a number, in column 'eta', line 3."),
         ("1,2\nmuon,4\n", "'muon', which is not a number, in column 0, line 2."),
-        ("pt;eta\n1;2\n3;4\n", "'1;2', which is not a number, in column 'pt;eta', line 2."),
+        (
+            "pt;eta\n1;2\n3;4\n",
+            "'1;2', which is not a number, in column 'pt;eta', line 2. Columns must be separated by commas.",
+        ),
         ("pt,eta\n1,2\n3,\n", "a missing value in column 'eta', line 3."),
         ("NA,2\n3,4\n", "a missing value in column 0, line 1."),
         ("pt,eta\n1,2\nnan,4\n", "a missing value (NaN) in column 'pt', row 1 (counted from 0)."),

@@ -130,7 +130,7 @@ class TestFile:
         path = tmp_path / "bank.npz"
         for content in (b"", b"no zip", b"PK\x03\x04 broken"):
             path.write_bytes(content)
-            with pytest.raises(ValueError, match=r"bank\.npz holds no null distribution"):
+            with pytest.raises(ValueError, match=r"bank\.npz holds no null distribution: it is no \.npz file"):
                 NullDistribution.load(path)
         np.savez(path, a=np.zeros(3))
         with pytest.raises(ValueError, match="holds no null distribution.*header"):

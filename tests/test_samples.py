@@ -1,6 +1,7 @@
 """Every accepted form of the two samples, and every refusal."""
 
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -61,13 +62,16 @@ class TestForms:
     )
     def test_pooled_rows_with_labels(self, samples, want, labels):
         X = np.concatenate(samples)
-        got = read(X, np.repeat(labels, [120, 40]))
+        words = any(isinstance(label, str) for label in labels)
+        with pytest.warns(UserWarning, match="first in sorted order") if words else nullcontext():
+            got = read(X, np.repeat(labels, [120, 40]))
         assert_same_rows(got, want)
         assert got.classes.tolist() == list(labels)
 
     def test_first_class_in_sorted_order_is_the_reference(self, samples, want):
         X = np.concatenate(samples[::-1])
-        assert_same_rows(read(X, np.repeat(["signal?", "reference"], [40, 120])), want)
+        with pytest.warns(UserWarning, match="labels are reference and signal.*: reference, the first"):
+            assert_same_rows(read(X, np.repeat(["signal?", "reference"], [40, 120])), want)
 
     @pytest.mark.parametrize("as_frame", [False, True])
     def test_a_column_of_labels_is_ravelled_with_a_warning(self, samples, want, as_frame):
@@ -193,7 +197,9 @@ class TestRefusals:
     def test_column_that_may_be_labels_or_a_sample(self, samples, labels):
         y = np.repeat(labels, 60, axis=0)
         self.refuse(r"y of shape \(120, 1\) may be labels.*y\.ravel\(\) or data=", samples[0][:, :1], y)
-        read(samples[0][:, :1], y.ravel())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # labels that are words
+            read(samples[0][:, :1], y.ravel())
 
     def test_number_of_classes(self, samples):
         X = np.concatenate(samples)
@@ -244,7 +250,7 @@ class TestRefusals:
             self.refuse("data has the columns", reference, data)
 
 
-class TestDisjointRanges:
+class TestScaledApart:
     def test_warn_of_a_pipeline_that_transformed_one_sample(self, samples):
         for shift in (100, -100):
             with pytest.warns(UserWarning, match="ranges of reference and data do not overlap.*Pipeline"):
@@ -254,6 +260,21 @@ class TestDisjointRanges:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             read(samples[0], samples[1] + [100, 0])
+
+    @pytest.mark.parametrize("factor", [20, 0.05])
+    def test_warn_of_another_spread(self, samples, factor):
+        with pytest.warns(
+            UserWarning, match="middle half.*times as wide as that of the reference in feature 1.*Pipeline"
+        ):
+            read(samples[0], samples[1] * [1, factor])
+
+    def test_do_not_warn_of_constant_columns_and_few_rows(self, samples):
+        constant = np.array([1, 0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read(samples[0], samples[1] * constant)
+            read(samples[0] * constant, samples[1])
+            read(samples[0], samples[1][:10] * [1, 20])
 
 
 def test_fingerprint_knows_rows_and_weights(samples):
@@ -274,6 +295,14 @@ class TestCopies:
             UserWarning, match=r"rows are there more than once, 0 of them in both samples, where \d+ would"
         ):
             SparKerTest(**quick).fit(reference, data)
+
+    def test_data_taken_from_the_reference_are_warned_of(self, rng, quick):
+        reference = rng.normal(size=(300, 2))
+        for data in (reference, reference[rng.permutation(300)[:60]]):
+            with pytest.warns(
+                UserWarning, match=r"\d+ of them in both samples.*taken from the reference make p too large"
+            ):
+                SparKerTest(**quick).fit(reference, data)
 
     @pytest.mark.parametrize("kind", ["common", "ties", "none", "few"])
     def test_others_are_not(self, rng, quick, kind):

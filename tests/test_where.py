@@ -164,7 +164,7 @@ class TestKernelSignificance:
                 assert_array_equal(getattr(kernel, name), getattr(plain, name))
             assert kernel.local_pvalue == p
             assert 1 / 40 <= kernel.corrected_pvalue <= 1
-            low, high = kernel.excess_interval
+            low, high = kernel.expected_excess_interval
             assert_allclose((low + high) / 2, kernel.expected_excess, rtol=1e-12)
             assert high > low
 
@@ -182,7 +182,7 @@ class TestKernelSignificance:
         with pytest.raises(ValueError, match='start="score"'):
             make(start="random").fit(*samples).kernel_significance()
         kernel = make(loss="bce").fit(*samples).kernel_significance()[0]
-        assert np.isnan(kernel.excess_interval).all()
+        assert np.isnan(kernel.expected_excess_interval).all()
 
     def test_radius_is_where_the_kernel_has_fallen_to_the_level(self, make, samples):
         kernel = make().fit(*samples).kernel_table()[0]
