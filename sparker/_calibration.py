@@ -99,6 +99,8 @@ def describe(statistic: Any, toys: Toys, observed: Observed, seed: int, pooled: 
         "n_data": None if counted else observed.n_data,
         "expected_count": observed.expected,
     }
+    if isinstance(toys, CallableToys):  # which draw references of a size of their own
+        items["n_reference"] = observed.n_reference
     if kept:
         items["seed"] = seed
     elif toys.pool is not None:
@@ -137,6 +139,8 @@ def simulate(
         numbers = np.arange(first, first + len(rows))
         return _collect(rows, seed, numbers, toys.name, dict(origin or {}), limit)
 
+    if not 0 <= first <= TAIL_STREAM - n_toys:  # the streams behind are not for toys
+        raise ValueError(f"first is {first}: needed is a number from 0 to {TAIL_STREAM - n_toys}.")
     limit = None if stopping is None else stopping[0]
     rows = _resume(path, {**(origin or {}), "seed": seed, "first": first, "stopping": limit})[:n_toys]
     end = _stopping_index(rows, 0, stopping)
@@ -280,7 +284,7 @@ def _evaluate_batch(work: _Work, batch: range) -> list[Toy]:
     found: list[Any] = list(drawn)
     if toys.pool is None:
         for k in good:
-            found[k] = _or_error(_evaluate_alone, statistic, *drawn[k], rngs[k])
+            found[k] = _or_error(evaluate_alone, statistic, *drawn[k], rngs[k])
     elif good:
         shared = _share(statistic, toys.pool, weights, plan, [batch.start % _batch_size(statistic) + k for k in good])
         for k, values in zip(good, statistic.evaluate(toys.pool, weights, plan, some, shared), strict=True):
@@ -300,7 +304,7 @@ def _share(statistic: Statistic, pool: Pool, weights: Sequence[Weights], plan: A
     return [shared[place] for place in places]
 
 
-def _evaluate_alone(statistic: Statistic, pool: Pool, weights: Weights, rng: np.random.Generator) -> Any:
+def evaluate_alone(statistic: Statistic, pool: Pool, weights: Weights, rng: np.random.Generator) -> Any:
     """Value of a toy that brings its own pool, and learns from it."""
     plan = statistic.learn(pool, rng)
     return statistic.evaluate(pool, [weights], plan, [rng], statistic.share(pool, [weights], plan))[0]

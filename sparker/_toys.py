@@ -12,10 +12,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from sparker._pool import Pool, Weights, unit_mean
 
 Array = npt.NDArray[Any]
+
+RARELY = 1e-9  # a toy may fail
 
 
 class Toys(Protocol):
@@ -75,9 +78,17 @@ class Observed:
 
 
 def observe(
-    pool: Pool, n_reference: int, calibration: Any, expected: float | None, rng: np.random.Generator
+    pool: Pool,
+    n_reference: int,
+    calibration: Any,
+    expected: float | None,
+    rng: np.random.Generator,
+    given_up: int | None = None,
 ) -> Observed:
-    """Weights of the observed pair; the first `n_reference` rows of the pool are the reference."""
+    """Weights of the observed pair; the first `n_reference` rows of the pool are the reference.
+
+    With ``"split"`` `given_up` of its rows are not used, by default as many as a toy needs for its data.
+    """
     n_data = pool.n_rows - n_reference
     used = pool.signed_weight.copy()
     if calibration == "split":
@@ -89,7 +100,10 @@ def observe(
         # Toys take their N_D data rows from the reference; the observed pair gives up as many, to be like them. What
         # is not used must not be learned from either: rows of weight 0 are never drawn.
         reference = pool.scrambled[pool.scrambled < n_reference]
-        used[reference[rng.permutation(n_reference)[:n_data]]] = 0
+        if given_up is None:
+            weight = pool.signed_weight[:n_reference]
+            given_up = n_data if _not_events(weight) else rows_used_up(weight, n_data, expected)
+        used[reference[rng.permutation(n_reference)[:given_up]]] = 0
     is_data = np.arange(pool.n_rows) >= n_reference
     weights = pair_weights(pool, np.where(is_data, 0.0, used), np.where(is_data, used, 0.0), expected)
     learned = Pool(pool.blocks, used) if calibration == "split" else pool
@@ -110,21 +124,43 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
         )
     if calibration == "bootstrap":
         warnings.warn(
-            'calibration="bootstrap" is valid but blunt at narrow widths: repeated rows look like narrow anomalies.',
+            'calibration="bootstrap" is approximate: repeated rows look like narrow anomalies, which makes it blunt '
+            "there, and no toy has data beyond the reference, which makes p too small where weights are steep.",
             UserWarning,
             stacklevel=4,
         )
         reference = observed.reference_pool()
         _warn_if_drawn_twice(reference, observed.n_data if expected is None else expected)
         return BootstrapToys(reference, observed.n_data, expected)
-    if np.ptp(weight[: observed.n_reference]) > 0:
-        raise ValueError(
-            f'calibration="{calibration}" needs reference rows of equal weight: exchanging rows of different weight '
-            'changes what is compared. Use calibration="bootstrap", or a callable that draws a toy pair.'
-        )
+    of_reference = weight[: observed.n_reference]
+    if np.ptp(of_reference) > 0:
+        _refuse_weights(calibration, of_reference)
     if calibration == "split":
-        return SplitToys(observed.reference_pool(), observed.n_data, expected)
+        pool, n_data = observed.reference_pool(), observed.n_data
+        if np.ptp(of_reference) == 0:
+            return SplitToys(pool, n_data, expected)
+        n_kept = observed.n_reference - rows_used_up(of_reference, n_data, expected)
+        return AcceptedToys(pool, n_data, expected, of_reference, n_kept)
     return PermutationToys(observed.pool, observed.n_data, expected)
+
+
+def _refuse_weights(calibration: str, weight: Array) -> None:
+    """Refuse reference weights that differ where toys cannot have them."""
+    if calibration == "permutation":
+        raise ValueError(
+            'calibration="permutation" needs reference rows of equal weight: exchanging rows of different weight '
+            'changes what is compared. Use "split", "bootstrap", or a callable that draws a toy pair.'
+        )
+    if what := _not_events(weight):
+        raise ValueError(
+            f'calibration="split" needs rows of equal weight, or event weights > 0, and found {what}. Use '
+            'calibration="bootstrap", repeated rows for counts, or a callable that draws a toy pair.'
+        )
+
+
+def _not_events(weight: Array) -> str:
+    """What weights are that are no event weights; empty if they are."""
+    return "negative weights" if weight.min() < 0 else "counts of rows" if np.all(weight == np.round(weight)) else ""
 
 
 def _warn_if_drawn_twice(reference: Pool, count: float) -> None:
@@ -146,6 +182,25 @@ def data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_
             "Pass more reference rows, or set expected_count to None."
         )
     return count
+
+
+def rows_used_up(weight: Array, n_data: int, expected: float | None) -> int:
+    """Reference rows that the data of a split toy take.
+
+    With unequal weights it is the number that `AcceptedToys` take and refuse, or fewer, but for one in a thousand
+    million.
+    """
+    if np.ptp(weight) == 0:
+        return n_data
+    count = n_data if expected is None else int(stats.poisson.isf(RARELY, expected))
+    largest = weight.max() / weight.mean()
+    used = count + int(stats.nbinom.isf(RARELY, count, 1 / largest))
+    if used > len(weight) / 2:
+        raise ValueError(
+            f"The largest weight is {largest:.3g} times the mean: the data of toys would use up to {used} of "
+            f"{len(weight)} reference rows. Pass more of them, or a callable."
+        )
+    return used
 
 
 def _partition(pool: Pool, n_data: int, expected: float | None, rng: np.random.Generator) -> Weights:
@@ -193,11 +248,43 @@ class SplitToys:
 
 
 @dataclass(frozen=True)
+class AcceptedToys:
+    """Split toys whose data follow weights of the rows, while the reference stays as it is.
+
+    Rows come in random order; each is accepted as data with a probability in proportion to its weight until there are
+    enough, those refused are given up, and the last `n_reference` rows are the reference, each with its weight in the
+    pool: exact draws of both, of which no row is in both.
+    """
+
+    pool: Pool
+    n_data: int
+    expected: float | None
+    weight: Array
+    n_reference: int
+    name: str = "split"
+
+    def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
+        """See `Toys`."""
+        n = self.pool.n_rows
+        count = data_count(rng, self.n_data, self.expected, n)
+        order = self.pool.scrambled[rng.permutation(n)]
+        accepted = np.flatnonzero(rng.random(n) * self.weight.max() < self.weight[order])
+        if len(accepted) < count or accepted[count - 1] >= n - self.n_reference:
+            raise ValueError(f"A toy wants {count} data and {self.n_reference} reference rows out of {n}.")
+        data, reference = np.zeros(n), np.zeros(n)
+        data[order[accepted[:count]]] = 1.0
+        kept = order[n - self.n_reference :]
+        reference[kept] = self.pool.signed_weight[kept]
+        return self.pool, pair_weights(self.pool, reference, data, self.expected)
+
+
+@dataclass(frozen=True)
 class BootstrapToys:
     """Both samples redrawn from the reference with replacement.
 
     Data rows are drawn in proportion to their weight, reference rows uniformly, each with its weight. Repeated rows
-    look like narrow anomalies, so that the test is blunt at narrow widths.
+    look like narrow anomalies, so that the test is blunt at narrow widths. Data where the reference has no row are in
+    no toy: where weights grow towards a tail, p is too small.
 
     Data are rows of weight 1, also where the reference has negative weights: rows are drawn by the size of their
     weights, and a negative draw takes its nearest positive draw away, as in cell resampling (Andersen and Maier,

@@ -74,11 +74,11 @@ class MonitorResult:
     toy_interval : tuple of float
         95 % interval in which the rate of false alarms lies because toys are finite, at the alpha of the last batch.
     false_alarms_per_time : float
-        That alpha times the batches per unit time.
+        The largest p of toys up to that alpha, times the batches per unit time; 0 if no p is so small.
     inverse_false_alarm_rate : float
         Mean time between false alarms at that alpha.
     ratio : float
-        N_R / N_D.
+        N_R / N_D of the largest batch.
     """
 
     batches: tuple[BatchResult, ...]
@@ -177,6 +177,11 @@ class BatchMonitor:
             raise ValueError(f'n_batches is {n_batches}: needed is a number >= 1, and spending="union".')
         if not 0 < batches_per_time < math.inf:
             raise ValueError(f"batches_per_time is {batches_per_time}: needed is a number > 0.")
+        if getattr(test, "stopping", None) is not None:
+            raise ValueError(
+                f"stopping is {test.stopping}: toys that stop early serve only the batch that they were drawn for. Set "
+                "it to None."
+            )
         self.test = test
         self.reference = check_array(to_host(reference), dtype=FLOATS, order="C", copy=True, input_name="reference")
         self.alpha = alpha
@@ -220,7 +225,9 @@ class BatchMonitor:
         fitted.fit(self.reference, data=batch)
         if number == 1:
             self.null_distribution_: NullDistribution = fitted.calibrate()
-            self._n_data, self._seed = len(batch), fitted.seed_
+            self._seed = fitted.seed_
+        if len(batch) > self._n_data:
+            self._n_data = len(batch)
             self._warn_if_small()
         self.test_ = fitted
         self._warn_if_out_of_reach(number, alpha)
@@ -243,7 +250,8 @@ class BatchMonitor:
         n_toys = len(self.null_distribution_)
         k = math.floor(alpha * (n_toys + 1) * (1 + 1e-9))
         toys = stats.beta.interval(0.95, k, n_toys + 1 - k) if k else (0.0, 0.0)
-        rate = alpha * self.batches_per_time
+        # p is a multiple of 1 / (n_toys + 1), and none is below it.
+        rate = k / (n_toys + 1) * self.batches_per_time
         return MonitorResult(
             batches=tuple(self._batches),
             n_alarms=n_alarms,
@@ -252,7 +260,7 @@ class BatchMonitor:
             alarm_interval=clopper_pearson(n_alarms, n),
             toy_interval=(float(toys[0]), float(toys[1])),
             false_alarms_per_time=rate,
-            inverse_false_alarm_rate=1 / rate,
+            inverse_false_alarm_rate=1 / rate if k else math.inf,
             ratio=len(self.reference) / self._n_data,
         )
 

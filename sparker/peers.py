@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from sparker import _schedule
 from sparker._backends import one_blas_thread
@@ -477,8 +477,9 @@ class LikelihoodRatioTest(_Peer):
         Takes rows of shape (n, n_features) to the true log density ratio, shape (n,); finite.
     expected_count : float, default=None
         See `sparker.SparKerTest`.
-    calibration : {"permutation", "split", "bootstrap"} or callable, default="permutation"
-        See `sparker.SparKerTest`.
+    calibration : "permutation" or callable, default="permutation"
+        See `sparker.SparKerTest`. Other toys draw their data from the reference, and this statistic, which looks at the
+        data alone, would take what a finite reference has by chance for the truth.
     n_toys : int, default=500
         Number of toys.
     tail : {"gamma", "chi2", "pareto"} or None, default=None
@@ -518,6 +519,7 @@ class LikelihoodRatioTest(_Peer):
     _parameter_constraints = {
         **{name: rule for name, rule in TwoSampleTest._parameter_constraints.items() if name != "aggregation"},
         "log_ratio": [callable],
+        "calibration": [StrOptions({"permutation"}), callable],
     }
     aggregation = "min"  # of one entry
 

@@ -116,7 +116,8 @@ class _Trials:
         reference, data = (rows.rows(np.flatnonzero(part)) for part in (weights.reference, weights.data))
         n_anomalies = int(rng.binomial(len(data), self.fraction))
         if n_anomalies:
-            data[:n_anomalies] = self._anomalies(n_anomalies, rng, rows)  # rows of a toy are in no order
+            replaced = rng.choice(len(data), n_anomalies, replace=False)  # rows of a toy are in the order of the pool
+            data[replaced] = self._anomalies(n_anomalies, rng, rows)
         pool = Pool([reference, data])
         is_data = np.arange(pool.n_rows) >= len(reference)
         return pool, pair_weights(pool, ~is_data * 1.0, is_data * 1.0, self.null.expected)
@@ -210,6 +211,8 @@ def power_curve(
         raise ValueError(f"fractions are {fractions}: needed are numbers from 0 to 1.")
     if len(X) < 2 * n_data or n_data < 1:
         raise ValueError(f"n_data is {n_data}, the reference has {len(X)} rows: needed are at least twice as many.")
+    if n_trials < 1:
+        raise ValueError(f"n_trials is {n_trials}: needed is a number >= 1.")
     if not 1 / (test.n_toys + 1) <= alpha < 1:
         raise ValueError(f"alpha is {alpha}: with {test.n_toys} toys no p is below {1 / (test.n_toys + 1):.3g}.")
     statistic, toys = test._make_statistic(), SplitToys(Pool([X]), n_data, test.expected_count)
@@ -267,6 +270,6 @@ def toys_needed(zscore: float, *, relative_error: float | None = None) -> int:
     n_toys = max(1, math.ceil(1 / p - 1))
     if relative_error is None:
         return n_toys
-    if relative_error <= 0:
+    if not 0 < relative_error < math.inf:
         raise ValueError(f"relative_error is {relative_error}: needed is a number > 0.")
     return max(n_toys, math.ceil((1 - p) / (p * relative_error**2)))

@@ -10,9 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sparker import _aggregation, _calibration
 from sparker._base import Fitted, TwoSampleTest
-from sparker._pool import Pool, Weights
 from sparker._results import counted_p_value, z_score
-from sparker._toys import CallableToys, Toys, data_count, pair_weights
+from sparker._toys import AcceptedToys, CallableToys, SplitToys, Toys, observe, rows_used_up
 
 __all__ = ["SystematicResult", "systematic_p_value"]
 
@@ -47,34 +46,6 @@ class SystematicResult:
     n_failed: int
 
 
-@dataclass(frozen=True)
-class _VariedToys:
-    """Split toys whose data follow a variation of the reference, while the reference stays as it is.
-
-    Rows come in random order; each is accepted as data with a probability in proportion to its weight until there are
-    enough, those refused are given up, and the rest is the reference: exact draws of both, of which no row is in both.
-    """
-
-    pool: Pool
-    n_data: int
-    expected: float | None
-    weight: Array
-    name: str = "split, varied"
-
-    def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
-        """See `sparker._toys.Toys`."""
-        n = self.pool.n_rows
-        count = data_count(rng, self.n_data, self.expected, n)
-        order = self.pool.scrambled[rng.permutation(n)]
-        accepted = np.flatnonzero(rng.random(n) * self.weight.max() < self.weight[order])
-        if len(accepted) < count or accepted[count - 1] == n - 1:
-            raise ValueError(f"A varied toy wants {count} data rows, and some for the reference, out of {n}.")
-        data, reference = np.zeros(n), np.zeros(n)
-        data[order[accepted[:count]]] = 1.0
-        reference[order[accepted[count - 1] + 1 :]] = 1.0
-        return self.pool, pair_weights(self.pool, reference, data, self.expected)
-
-
 def systematic_p_value(
     test: TwoSampleTest,
     variations: Mapping[str, Variation] | Sequence[Variation],
@@ -84,9 +55,9 @@ def systematic_p_value(
 ) -> SystematicResult:
     """Return the p-value of a fitted test where data without anomalies may follow a variation of the reference.
 
-    The statistic of the samples stays what it is. Its null distribution is that of toys whose reference is drawn like
-    the nominal one, and whose data are drawn from a variation: a distortion that the reference may have is then part of
-    the null hypothesis.
+    The null distribution is that of toys whose reference is drawn like the nominal one, and whose data are drawn from a
+    variation: a distortion that the reference may have is then part of the null hypothesis. Toys that vary by weights
+    refuse rows; the statistic of the samples is then that beside as many reference rows as these toys have.
 
     Parameters
     ----------
@@ -148,21 +119,28 @@ def systematic_p_value(
     named = dict(variations) if isinstance(variations, Mapping) else {str(k): v for k, v in enumerate(variations)}
     if not named:
         raise ValueError("variations is empty: needed is at least one set of weights or callable.")
+    if n_toys is not None and n_toys < 1:
+        raise ValueError(f"n_toys is {n_toys}: needed is a number >= 1.")
     fitted = test._fitted
     test._refuse_changed()
     test._warm_up()
     # Each variation has its own toys: p among all of them together needs them to be independent.
     more = np.random.SeedSequence([test.seed_, 1]).generate_state(len(named)).tolist()
+    toys = _toys_of(fitted, named)
+    observed = _statistics_beside(test, toys)
     nulls = []
-    for seed, (name, variation) in zip([test.seed_, *more], named.items(), strict=False):
-        toys = _toys_of(fitted, name, variation)
+    for seed, of_variation in zip([test.seed_, *more], toys, strict=False):
         plan = None
-        if toys.pool is not None:
-            plan = fitted.statistic.learn(toys.pool, _calibration.generator(test.seed_, _calibration.PLAN_STREAM))
+        if of_variation.pool is not None:
+            plan = fitted.statistic.learn(
+                of_variation.pool, _calibration.generator(test.seed_, _calibration.PLAN_STREAM)
+            )
         n = fitted.n_toys if n_toys is None else n_toys
-        nulls.append(_calibration.simulate(fitted.statistic, toys, plan, seed, n, test.n_jobs, test.verbose))
-    p_values = [_p_value(null.values, test) for null in nulls]
-    combined = max(p_values) if combine == "worst" else _p_value(np.concatenate([null.values for null in nulls]), test)
+        nulls.append(_calibration.simulate(fitted.statistic, of_variation, plan, seed, n, test.n_jobs, test.verbose))
+    rule = fitted.aggregation
+    p_values = [_p_value(null.values, observed, rule) for null in nulls]
+    together = np.concatenate([null.values for null in nulls])
+    combined = max(p_values) if combine == "worst" else _p_value(together, observed, rule)
     return SystematicResult(
         pvalue=combined,
         zscore=float(z_score(combined)),
@@ -173,11 +151,26 @@ def systematic_p_value(
     )
 
 
-def _toys_of(fitted: Fitted, name: str, variation: Variation) -> Toys:
-    """Toys of one variation, or a ValueError that names it."""
+def _toys_of(fitted: Fitted, variations: Mapping[str, Variation]) -> list[Toys]:
+    """Toys of each variation, or a ValueError that names the one that does not fit."""
     observed = fitted.observed
-    if callable(variation):
-        return CallableToys(variation, observed.pool.n_features, observed.pool.dtype, observed.expected)
+    weights = {name: _checked(fitted, name, given) for name, given in variations.items() if not callable(given)}
+    varied = any(np.ptp(weight) > 0 for weight in weights.values())
+    n_reference = observed.n_reference - max([_used_up(fitted, *item) for item in weights.items()], default=0)
+
+    def make(name: str, variation: Variation) -> Toys:
+        if callable(variation):
+            return CallableToys(variation, observed.pool.n_features, observed.pool.dtype, observed.expected)
+        if not varied:  # the toys of the test itself
+            return SplitToys(observed.reference_pool(), observed.n_data, observed.expected)
+        return AcceptedToys(observed.reference_pool(), observed.n_data, observed.expected, weights[name], n_reference)
+
+    return [make(*item) for item in variations.items()]
+
+
+def _checked(fitted: Fitted, name: str, variation: Variation) -> Array:
+    """The weights of a variation."""
+    observed = fitted.observed
     if fitted.calibration != "split" or np.ptp(observed.raw_weight) > 0:
         raise ValueError(
             f'Weights, as those of {name!r}, vary the toys of calibration="split" and rows of equal weight. Fit with '
@@ -189,16 +182,32 @@ def _toys_of(fitted: Fitted, name: str, variation: Variation) -> Toys:
             f"The variation {name!r} has weights of shape {weight.shape}: needed are {n} finite numbers >= 0, not all "
             "of them 0."
         )
-    count = observed.n_data if observed.expected is None else observed.expected
-    wanted = count * weight.max() / weight.mean()
-    if wanted > n / 2:
-        raise ValueError(
-            f"The variation {name!r} has a largest weight of {weight.max() / weight.mean():.3g} times the mean: its "
-            f"toys would use up {wanted:.0f} of {n} reference rows. Pass more of them, or a callable."
-        )
-    return _VariedToys(observed.reference_pool(), observed.n_data, observed.expected, weight)
+    return weight
 
 
-def _p_value(null: Array, test: TwoSampleTest) -> float:
-    observed, aggregates = _aggregation.aggregate(null, test.statistics_, test._fitted.aggregation)
+def _used_up(fitted: Fitted, name: str, weight: Array) -> int:
+    try:
+        return rows_used_up(weight, fitted.observed.n_data, fitted.observed.expected)
+    except ValueError as error:
+        raise ValueError(f"The variation {name!r} does not fit. {error}") from error
+
+
+def _statistics_beside(test: TwoSampleTest, toys: Sequence[Toys]) -> Array:
+    """Entries of the observed pair with as many reference rows as the toys have: with more, a distortion shows more."""
+    fitted, samples = test._fitted, test._fitted.samples
+    sizes = {of_variation.n_reference for of_variation in toys if isinstance(of_variation, AcceptedToys)}
+    if not sizes:
+        return np.asarray(test.statistics_)
+    n_reference = len(samples.reference)
+    rng = _calibration.generator(test.seed_, _calibration.POOL_STREAM)
+    expected = fitted.observed.expected
+    observed = observe(samples.pool(), n_reference, "split", expected, rng, n_reference - sizes.pop())
+    found = _calibration.evaluate_alone(fitted.statistic, observed.pool, observed.weights, rng)
+    if isinstance(found, ValueError):
+        raise found
+    return np.asarray(found[0])
+
+
+def _p_value(null: Array, statistics: Array, rule: _aggregation.Rule) -> float:
+    observed, aggregates = _aggregation.aggregate(null, statistics, rule)
     return counted_p_value(int(_aggregation.exceedances(aggregates, np.array(observed))), len(null))

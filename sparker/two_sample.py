@@ -89,9 +89,10 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     calibration : {"permutation", "split", "bootstrap"} or callable, default="permutation"
         How toys are drawn. "permutation": labels of the pooled rows are permuted; exact. "split": the reference is
         split into toy data and toy reference, and the observed fit gives up N_D reference rows to be like them; needs
-        N_R >= 2 N_D. "bootstrap": both redrawn from the reference with replacement; for weighted or small references;
-        valid but blunt at narrow widths. A callable ``draw(rng)`` returns ``(reference, data)`` or ``(reference,
-        data, reference_weight)``.
+        N_R >= 2 N_D. With event weights > 0 rows are accepted as data in proportion to them, and about N_D max(w) /
+        mean(w) rows are given up. "bootstrap": both redrawn from the reference with replacement; for negative weights
+        and small references; approximate. A callable ``draw(rng)`` returns ``(reference, data)`` or ``(reference, data,
+        reference_weight)``.
     n_toys : int, default=500
         Number of toys; the smallest possible p-value is 1 / (n_toys + 1).
     aggregation : {"power-mean", "min-mean", "min", "product", "mean"}, default="power-mean"
@@ -466,7 +467,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         fitted = self._fitted
         self._refuse_changed()
         toys = self._make_toys()
-        null = _where.scores_of_toys(toys, self.seed_, fitted.n_toys, centers, width)
+        bank = fitted.null_distribution
+        n_toys = fitted.n_toys if bank is None else len(bank)
+        null = _where.scores_of_toys(toys, self.seed_, n_toys, centers, width)
         (observed,) = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, width)
         return _where.counted(null**2, observed.values[0] ** 2)
 

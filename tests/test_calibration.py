@@ -442,7 +442,7 @@ class TestModes:
         for calibration in ("permutation", "split"):
             test = SparKerTest(calibration=calibration, **quick).fit(*samples, sample_weight=weight)
             assert np.all(np.isfinite(test.statistics_))
-            with pytest.raises(ValueError, match=f'"{calibration}" needs reference rows of equal weight.*bootstrap'):
+            with pytest.raises(ValueError, match=f'"{calibration}" needs.*rows of equal weight.*bootstrap'):
                 test.p_value()
 
     def test_weighted_data_rows_are_refused_by_p_value_but_not_by_fit(self, samples, quick):
@@ -471,7 +471,7 @@ class TestModes:
 
     def test_bootstrap_warns(self, samples, quick):
         test = fit(samples, quick, calibration="bootstrap")
-        with pytest.warns(UserWarning, match="blunt at narrow widths"):
+        with pytest.warns(UserWarning, match="bootstrap.*approximate"):
             test.p_value()
 
     @pytest.mark.parametrize(("n_reference", "n_data"), [(50, 50), (30, 60), (400, 50)])
@@ -483,7 +483,7 @@ class TestModes:
 
     def test_bootstrap_takes_a_weighted_reference(self, samples, quick):
         test = SparKerTest(calibration="bootstrap", **quick).fit(*samples, sample_weight=np.repeat([1.0, 3.0], 60))
-        with pytest.warns(UserWarning, match="blunt"):
+        with pytest.warns(UserWarning, match="bootstrap.*approximate"):
             assert test.p_value() <= 1
 
     def test_observed_fit_under_split_is_that_of_the_rows_it_keeps(self, samples, quick):

@@ -69,6 +69,17 @@ class TestBatches:
             monitor.update(draw(rng, 33))
         assert len(monitor.result().batches) == 1
 
+    def test_the_largest_batch_counts_against_the_reference(self, make, quick, rng):
+        monitor = make(SparKerTest(**(quick | {"n_toys": 19, "expected_count": 40.0})), alpha=0.1)
+        monitor.update(draw(rng, 20))
+        with pytest.warns(UserWarning, match="16 times the rows of a batch"):
+            monitor.update(draw(rng, 50))
+        assert monitor.result().ratio == 16
+
+    def test_no_toys_that_stop_early(self, make, quick):
+        with pytest.raises(ValueError, match="stopping is 3"):
+            make(SparKerTest(**quick, stopping=3))
+
     def test_takes_any_test(self, make, rng):
         monitor = make(MMDTest(n_toys=19, random_state=0), alpha=0.05)
         assert monitor.update(draw(rng, 40, 20)).alarm
@@ -97,6 +108,16 @@ class TestSpending:
         with pytest.raises(ValueError, match="alpha is spent: n_batches is 2"):
             monitor.update(draw(rng))
         assert_allclose(monitor.result().expected_alarms, 0.1, rtol=1e-12)
+
+    def test_there_are_no_false_alarms_below_the_resolution(self, make, rng):
+        monitor = make(n_toys=19, alpha=0.01)
+        with pytest.warns(UserWarning, match="no p is below"):
+            monitor.update(draw(rng))
+        result = monitor.result()
+        assert (result.false_alarms_per_time, result.inverse_false_alarm_rate) == (0, math.inf)
+        monitor = make(n_toys=19, alpha=0.13, batches_per_time=10)
+        monitor.update(draw(rng))
+        assert_allclose(monitor.result().false_alarms_per_time, 1.0)  # p is 0.05, 0.1, 0.15 ...
 
     def test_warns_once_where_no_p_is_small_enough(self, make, rng, recwarn):
         monitor = make(n_toys=19, alpha=0.1, spending="union")  # 0.061, 0.015, 0.007

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from sparker._calibration import BATCH, simulate
 from sparker._null import ARRAYS, ToyFailure
 from sparker._pool import Pool
 from sparker._toys import PermutationToys
-from sparker.peers import LikelihoodRatioTest, MMDTest
+from sparker.peers import MMDTest
 
 
 class Mean:
@@ -109,7 +110,7 @@ class TestFile:
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             assert {*file} == {"header", *ARRAYS}
-        assert header["schema"] == 1
+        assert header["schema"] == 2
         assert header["origin"]["n_kernels"] == 2
 
     def test_is_replaced_whole_or_not_at_all(self, tmp_path, monkeypatch):
@@ -139,10 +140,10 @@ class TestFile:
             NullDistribution.load(tmp_path / "missing.npz")
 
     def test_of_another_schema_is_refused(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("sparker._null.SCHEMA", 2)
+        monkeypatch.setattr("sparker._null.SCHEMA", 1)
         make_bank().save(tmp_path / "bank.npz")
         monkeypatch.undo()
-        with pytest.raises(ValueError, match="another schema than 1"):
+        with pytest.raises(ValueError, match="another schema than 2"):
             NullDistribution.load(tmp_path / "bank.npz")
 
 
@@ -284,6 +285,23 @@ class TestFit:
         fit(samples, quick, calibration=draw_pair, null_distribution=bank, random_state=7).p_value()
         self.refuse("calibration: found '.*draw_pair', needed '.*lambda", samples, quick, bank, calibration=lambda r: r)
 
+    def test_callables_are_told_apart_by_what_they_hold(self, samples, quick):
+        def draw(shift, *, rows, rng):
+            return rows, rng.normal(shift, size=(40, 2))
+
+        draws = [partial(draw, shift, rows=samples[0] + more) for shift, more in ((0.0, 0), (2.0, 0), (0.0, 1e-9))]
+        bank = fit(samples, quick, calibration=partial(call, draws[0])).calibrate()
+        fit(
+            samples,
+            quick,
+            calibration=partial(call, partial(draw, 0.0, rows=samples[0].copy())),
+            null_distribution=bank,
+        )
+        for other in draws[1:]:
+            self.refuse("calibration: found", samples, quick, bank, calibration=partial(call, other))
+        with pytest.raises(ValueError, match="n_reference: found 120, needed 60"):
+            fit((samples[0][:60], samples[1]), quick, calibration=partial(call, draws[0]), null_distribution=bank)
+
     @pytest.mark.parametrize("apart", [True, False])
     def test_a_reference_scaled_with_its_data_is_refused(self, samples, quick, apart):
         quick = quick | {"calibration": "split"}
@@ -314,9 +332,12 @@ class TestFit:
 
     def test_too_many_failed_toys_are_an_error_here_too(self, samples, quick):
         bank = fit(samples, quick).calibrate()
-        failed = np.arange(19) < 1
-        bank = replace(bank, failed=failed, failures=("toy 0: no luck (seed 0)",))
-        self.refuse("1 of 19 toys failed", samples, quick, bank)
+        bank = replace(bank, failed=np.arange(19) < 2, failures=("toy 0: no luck (seed 0)", "toy 1: none (seed 0)"))
+        self.refuse("2 of 19 toys failed", samples, quick, bank)
+
+    def test_one_failed_toy_of_a_few_is_none_too_many(self, samples, quick):
+        bank = fit(samples, quick).calibrate()
+        replace(bank, failed=np.arange(19) < 1, failures=("toy 0: no luck (seed 0)",)).check_failures()
 
     def test_clone_keeps_it_and_repr_is_short(self, samples, quick):
         bank = fit(samples, quick).calibrate()
@@ -464,7 +485,7 @@ class TestUnderTheNull:
             params = {"calibration": "split", "n_toys": 19, "random_state": i}
             bank = None
             for _ in range(2):
-                test = LikelihoodRatioTest(first_feature, null_distribution=bank, **params)
+                test = MMDTest(null_distribution=bank, **params)
                 p_values.append(test.fit(reference, rng.exponential(size=(20, 1))).p_value())
                 bank = test.calibrate()
         first, second = np.reshape(p_values, (150, 2)).T
@@ -473,5 +494,5 @@ class TestUnderTheNull:
             assert 2 <= np.sum(p < 0.101) <= limit
 
 
-def first_feature(X):
-    return np.tanh(X[:, 0])
+def call(draw, rng):
+    return draw(rng=rng)

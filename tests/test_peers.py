@@ -28,6 +28,10 @@ def all_peers(**params):
     ]
 
 
+# The likelihood ratio refuses toys whose data come from the reference.
+MODES = [(k, mode) for k in range(3) for mode in ("permutation", "split", "bootstrap")][:7]
+
+
 PEERS = pytest.mark.parametrize("make", [lambda k=k, **p: all_peers(**p)[k] for k in range(3)])
 
 
@@ -53,14 +57,21 @@ def test_result_and_scores(make, samples):
     assert 0.025 <= result.pvalue <= 1
 
 
-@PEERS
-@pytest.mark.parametrize("calibration", ["permutation", "split", "bootstrap"])
+def test_the_likelihood_ratio_takes_no_toys_whose_data_come_from_the_reference(samples):
+    for calibration in ("split", "bootstrap"):
+        with pytest.raises(ValueError, match=f"'calibration' parameter.*'{calibration}'"):
+            LikelihoodRatioTest(first_feature, calibration=calibration).fit(*samples)
+
+
+@pytest.mark.parametrize(("k", "calibration"), MODES)
 @pytest.mark.filterwarnings("ignore:calibration:UserWarning")
-def test_false_alarms_at_a_quarter(make, calibration):
+def test_false_alarms_at_a_quarter(k, calibration):
     """On 60 null pairs with 19 toys, with the same seed: p <= 0.25 in 15 of them; 3.7 standard deviations."""
     rng = np.random.default_rng(0)
     p = [
-        make(n_toys=19, calibration=calibration).fit(rng.exponential(size=(80, 2)), rng.exponential(size=(30, 2)))
+        all_peers(n_toys=19, calibration=calibration)[k].fit(
+            rng.exponential(size=(80, 2)), rng.exponential(size=(30, 2))
+        )
         for _ in range(60)
     ]
     share = np.mean([test.p_value() <= 0.25 for test in p])

@@ -52,6 +52,16 @@ class TestTrials:
         assert_allclose(np.mean(counts), 10, atol=4 * np.sqrt(7.5 / 400))
         assert_allclose(np.var(counts), 7.5, rtol=0.35)
 
+    def test_replaced_rows_are_any_of_the_data(self):
+        """Not those that come first in a reference that is sorted: the mean of what stays is that of the reference."""
+        null = SplitToys(Pool([np.linspace(0, 1, 200)[:, None]]), 50, None)
+        means = []
+        for seed in range(200):
+            pool, weights = _Trials(null, lambda n, rng: np.full((n, 1), 9.0), 0.5).draw(np.random.default_rng(seed))
+            data = pool.rows(np.flatnonzero(weights.data))
+            means.append(data[data < 5].mean())
+        assert_allclose(np.mean(means), 0.5, atol=4 * np.std(means) / np.sqrt(200))
+
     def test_a_sampler_of_the_wrong_shape_is_an_error(self, null):
         with pytest.raises(TypeError, match=r"anomaly_sampler\(\d+, rng\) returned rows of shape \(\d+, 1\)"):
             _Trials(null, lambda n, rng: np.zeros((n, 1)), 0.5).draw(np.random.default_rng(0))

@@ -138,13 +138,37 @@ class TestPermutationAndSplit:
             assert_allclose(weights.reference.sum(), 30, rtol=1e-12)
         assert "approximate" in toys.name
 
-    @pytest.mark.parametrize("calibration", ["permutation", "split"])
-    def test_refuse_unequal_weights(self, calibration):
+    @pytest.mark.parametrize(
+        ("calibration", "value", "message"),
+        [
+            ("permutation", 1.5, "equal weight"),
+            ("split", 2.0, "event weights > 0, and found counts of rows"),
+            ("split", -0.5, "event weights > 0, and found negative weights"),
+        ],
+    )
+    def test_refuse_unequal_weights(self, calibration, value, message):
         weight = np.ones(70)
-        weight[3] = 2
+        weight[3] = value
         observed = observe(make_pool(weight=weight), calibration=calibration)
-        with pytest.raises(ValueError, match="equal weight"):
+        with pytest.raises(ValueError, match=message):
             _toys.make_toys(observed, calibration)
+
+    def test_split_gives_up_what_weights_use_up_and_refuses_steep_ones(self):
+        rng = np.random.default_rng(0)
+        pool = Pool([rng.random((400, 1)), rng.random((20, 1))], np.append(rng.uniform(0.5, 1, 400), np.ones(20)))
+        observed = _toys.observe(pool, 400, "split", None, rng)
+        toys = _toys.make_toys(observed, "split")
+        kept = np.flatnonzero(observed.weights.reference)
+        assert len(kept) == toys.n_reference < 380
+        assert_allclose(observed.weights.reference[kept], observed.weights.unit * pool.weight[kept])
+        for weights in draw_many(toys, 20):
+            used = weights.reference > 0
+            assert used.sum() == toys.n_reference
+            assert not np.any(used & (weights.data > 0))
+            assert_allclose(weights.reference[used], weights.unit * pool.weight[:400][used])
+        pool = Pool([rng.random((400, 1)), rng.random((20, 1))], np.append(10.0, np.full(419, 0.5)))
+        with pytest.raises(ValueError, match="largest weight is 19.1 times the mean.*of 400 reference rows"):
+            _toys.observe(pool, 400, "split", None, rng)
 
     @pytest.mark.filterwarnings("ignore:calibration=.bootstrap")
     @pytest.mark.parametrize("calibration", ["permutation", "split", "bootstrap"])
@@ -166,7 +190,7 @@ class TestPermutationAndSplit:
 class TestBootstrap:
     def make(self, weight=None, expected=None):
         observed = observe(make_pool(weight=weight), calibration="bootstrap", expected=expected)
-        with pytest.warns(UserWarning, match="blunt at narrow widths"):
+        with pytest.warns(UserWarning, match="bootstrap.*approximate"):
             return _toys.make_toys(observed, "bootstrap")
 
     def test_redraws_both_samples_from_the_reference(self):
@@ -198,7 +222,7 @@ class TestBootstrap:
         weight = np.repeat([0.9, 0.9, -0.9, 1.0], [100, 200, 100, 1])
         pool = Pool([x[:-1, None], x[-1:, None]], weight)
         observed = _toys.observe(pool, 400, "bootstrap", 60.0, rng)
-        with pytest.warns(UserWarning, match="blunt at narrow widths"):
+        with pytest.warns(UserWarning, match="bootstrap.*approximate"):
             toys = _toys.make_toys(observed, "bootstrap")
         upper = x[:-1] > 4
         shares, counts, balance = [], [], []
@@ -223,7 +247,7 @@ class TestBootstrap:
         weight[7] = 60.0
         observed = observe(make_pool(weight=weight), calibration="bootstrap")
         with (
-            pytest.warns(UserWarning, match="blunt"),
+            pytest.warns(UserWarning, match="bootstrap.*approximate"),
             pytest.warns(UserWarning, match=r"largest weight is expected 11 times"),
         ):
             _toys.make_toys(observed, "bootstrap")

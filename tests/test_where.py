@@ -40,6 +40,13 @@ class TestLocal:
             assert np.min(np.abs(null / q - 1)) > 1e-4, "a tie: the count would hang on rounding"
             assert_allclose(p, (1 + np.sum(null >= q)) / 41, rtol=1e-12)
 
+    def test_as_many_toys_as_the_bank_has(self, make, samples):
+        bank = make(n_toys=60).fit(*samples).calibrate()
+        few = make(n_toys=3, null_distribution=bank).fit(*samples)
+        assert_array_equal(
+            few.local_p_values([[2.0, 1.0]], 0.3), make(n_toys=60).fit(*samples).local_p_values([[2.0, 1.0]], 0.3)
+        )
+
     @pytest.mark.parametrize("calibration", ["split", "bootstrap", "callable"])
     @pytest.mark.filterwarnings("ignore:calibration=.bootstrap")
     def test_goes_with_every_calibration(self, make, samples, calibration):
