@@ -8,7 +8,7 @@ whose rates must be the nominal ones, and with counts, whose toys are approximat
 so that alpha (n + 1) is whole. Beside the p of the test, "aggregate", a cell counts the smallest corrected p of the
 kernels, "corrected", and the p of the same test with early stopping, "stopped" (99 toys only). "copies", rows that each
 sample repeats by itself, are no null of independent rows: fit warns of them, and the summary leaves them out.
-Resumable; writes benchmarks/tables/validity.csv and prints how many cells are above their limit beside the 99 %
+Resumable; writes benchmarks/tables/validity.csv and validity_summary.csv, and prints how many rates are above their limit beside the 99 %
 quantile of what chance gives.
 """
 
@@ -160,24 +160,28 @@ def run(cell: Cell, n_sets: int, first_seed: int, table: Table, jobs: int) -> No
             table.add({**key, "what": what, **summarise(p, cell.n_toys)})
 
 
+def rates(rows: list[dict[str, str]]) -> list[tuple[float, float]]:
+    """Measured and nominal rate of each row and level."""
+    return [(float(row[f"rate_{p}"]), float(p) / 100) for row in rows for p in ("10", "5", "1") if row[f"rate_{p}"]]
+
+
 def report(table: Table) -> None:
-    """Cells above their limits beside what chance gives, and the median of measured over nominal rates."""
+    """Rates above their limits beside what chance gives, and by mode the median of measured over nominal rates."""
     rows = [row for row in table.rows if row["first_seed"] == "0" and row["kind"] != "copies"]
-    checks = [(float(row[f"rate_{p}"]), float(p) / 100) for row in rows for p in ("10", "5", "1") if row[f"rate_{p}"]]
-    n_above = sum(len(above(row)) for row in rows)
-    print(
-        f"{n_above} of {len(checks)} rates above their 99 % limit; chance gives up to "
-        f"{stats.binom.ppf(0.99, len(checks), 0.01):.0f}"
-    )
+    n, n_above = len(rates(rows)), sum(len(above(row)) for row in rows)
+    print(f"{n_above} of {n} rates above their 99 % limit; chance gives up to {stats.binom.ppf(0.99, n, 0.01):.0f}")
+    summary = Table(TABLES / "validity_summary.csv", ["mode", "rows"])
+    summary.rows = []
     for mode in MODES:
-        ratios = [
-            float(row[f"rate_{p}"]) / float(p) * 100
-            for row in rows
-            for p in ("10", "5", "1")
-            if row["mode"] == mode and row["what"] == "aggregate" and row["kind"] == "continuous" and row[f"rate_{p}"]
-        ]
-        if ratios:
-            print(f"{mode:22s} median measured / nominal {np.median(ratios):.3f} ({len(ratios)} rates, continuous)")
+        of_mode = [row for row in rows if row["mode"] == mode and row["what"] == "aggregate"]
+        for name, some in (
+            ("continuous", [row for row in of_mode if row["kind"] == "continuous"]),
+            ("other", [row for row in of_mode if row["kind"] != "continuous"]),
+        ):
+            if some:
+                median = round(float(np.median([measured / nominal for measured, nominal in rates(some)])), 3)
+                counts = {"cells": len(some), "rates": len(rates(some)), "above": sum(len(above(row)) for row in some)}
+                summary.add({"mode": mode, "rows": name, **counts, "median_measured_over_nominal": median})
 
 
 def main() -> None:
