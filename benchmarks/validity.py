@@ -8,8 +8,8 @@ whose rates must be the nominal ones, and with counts, whose toys are approximat
 so that alpha (n + 1) is whole. Beside the p of the test, "aggregate", a cell counts the smallest corrected p of the
 kernels, "corrected", and the p of the same test with early stopping, "stopped" (99 toys only). "copies", rows that each
 sample repeats by itself, are no null of independent rows: fit warns of them, and the summary leaves them out.
-Resumable; writes benchmarks/tables/validity.csv and validity_summary.csv, and prints how many rates are above their limit beside the 99 %
-quantile of what chance gives.
+Resumable; writes benchmarks/tables/validity.csv and validity_summary.csv, and prints how many rates are above their
+limit beside the 99 % quantile of what chance gives.
 """
 
 import argparse
