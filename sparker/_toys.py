@@ -116,7 +116,7 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
     """The toys of a calibration mode, or a ValueError that says why it does not fit the weights."""
     expected, weight = observed.expected, observed.raw_weight
     if callable(calibration):
-        return CallableToys(calibration, observed.pool.n_features, observed.pool.dtype, expected)
+        return CallableToys(calibration, observed.pool.n_features, observed.pool.dtype, expected, observed.n_data)
     if np.any(weight[observed.n_reference :] != 1):
         raise ValueError(
             f'calibration="{calibration}" draws data rows of weight 1, but sample_weight gives data rows other '
@@ -337,6 +337,7 @@ class CallableToys:
     n_features: int
     dtype: np.dtype[Any]
     expected: float | None
+    n_data: int
     pool: Pool | None = None
     name: str = "callable"
 
@@ -356,6 +357,11 @@ class CallableToys:
                     f"calibration(rng) returned {name} rows of shape {rows.shape}; "
                     f"needed are finite numbers of shape (n, {self.n_features}) with n >= 1."
                 )
+        if self.expected is None and len(blocks[1]) != self.n_data:
+            raise ValueError(
+                f"calibration(rng) returned {len(blocks[1])} data rows; needed are {self.n_data}, as many as there are: "
+                "where the number is not fixed, set expected_count."
+            )
         raw = np.ones(len(blocks[0])) if not rest else np.asarray(rest[0], dtype=np.float64)
         if raw.shape != (len(blocks[0]),) or not np.all(np.isfinite(raw)) or not 0 < raw.sum() < np.inf:
             raise ValueError(

@@ -160,7 +160,9 @@ def _toys_of(fitted: Fitted, variations: Mapping[str, Variation]) -> list[Toys]:
 
     def make(name: str, variation: Variation) -> Toys:
         if callable(variation):
-            return CallableToys(variation, observed.pool.n_features, observed.pool.dtype, observed.expected)
+            return CallableToys(
+                variation, observed.pool.n_features, observed.pool.dtype, observed.expected, observed.n_data
+            )
         if not varied:  # the toys of the test itself
             return SplitToys(observed.reference_pool(), observed.n_data, observed.expected)
         return AcceptedToys(observed.reference_pool(), observed.n_data, observed.expected, weights[name], n_reference)

@@ -105,7 +105,7 @@ class TestSimulate:
         def draw(rng):
             return rng.normal(size=(50, 2)), rng.normal(size=(20, 2))
 
-        null = simulate(Learning(), CallableToys(draw, 2, np.dtype(float), None), None, 5, 200, 1, 0)
+        null = simulate(Learning(), CallableToys(draw, 2, np.dtype(float), None, 20), None, 5, 200, 1, 0)
         first = np.array([generator(5, i).normal() for i in range(200)])
         assert_array_equal(null.failed, first > 1.9)
         assert 0 < null.failed.sum() < 10
@@ -300,7 +300,7 @@ class TestPValue:
 
     @staticmethod
     def draw_pair(rng):
-        return rng.normal(size=(60, 2)), rng.normal(size=(20, 2)), rng.uniform(1, 2, 60)
+        return rng.normal(size=(60, 2)), rng.normal(size=(40, 2)), rng.uniform(1, 2, 60)
 
 
 class TestWhenToysAreDrawn:
@@ -500,7 +500,7 @@ class TestModes:
         seen = []
 
         def draw(rng):
-            pair = rng.normal(size=(50, 2)), rng.normal(size=(20, 2))
+            pair = rng.normal(size=(50, 2)), rng.normal(size=(40, 2))
             seen.append(pair[0][0, 0])
             return (*pair, np.full(50, 2.0)) if weighted else pair
 
@@ -513,11 +513,19 @@ class TestModes:
 
     def test_weight_common_to_all_rows_of_a_callable_toy_is_no_matter(self, samples, quick):
         def draw(rng, weight=None):
-            pair = rng.normal(size=(50, 2)), rng.normal(size=(20, 2))
+            pair = rng.normal(size=(50, 2)), rng.normal(size=(40, 2))
             return pair if weight is None else (*pair, np.full(50, weight))
 
         nulls = [fit(samples, quick, calibration=c) for c in (draw, lambda rng: draw(rng, 3.0))]
         assert_allclose(*(test.calibrate().values for test in nulls), rtol=1e-6, atol=1e-6)
+
+    def test_callable_of_another_number_of_data_rows_is_named(self, samples, quick):
+        def draw(rng):
+            return rng.normal(size=(120, 2)), rng.normal(size=(39, 2))
+
+        with pytest.raises(ValueError, match="returned 39 data rows; needed are 40"):
+            fit(samples, quick, calibration=draw).p_value()
+        assert fit(samples, quick, calibration=draw, expected_count=40.0).p_value() <= 1
 
     def test_callable_that_returns_other_columns_is_named(self, samples, quick):
         test = fit(samples, quick, calibration=lambda rng: (np.zeros((5, 3)), np.zeros((5, 3))))
