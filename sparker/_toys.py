@@ -359,8 +359,8 @@ class CallableToys:
                 )
         if self.expected is None and len(blocks[1]) != self.n_data:
             raise ValueError(
-                f"calibration(rng) returned {len(blocks[1])} data rows; needed are {self.n_data}, as many as there are: "
-                "where the number is not fixed, set expected_count."
+                f"calibration(rng) returned {len(blocks[1])} data rows; needed are {self.n_data}, as in the fit. "
+                "Where the number is not fixed, set expected_count."
             )
         raw = np.ones(len(blocks[0])) if not rest else np.asarray(rest[0], dtype=np.float64)
         if raw.shape != (len(blocks[0]),) or not np.all(np.isfinite(raw)) or not 0 < raw.sum() < np.inf:

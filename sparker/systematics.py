@@ -127,6 +127,10 @@ def systematic_p_value(
     # Each variation has its own toys: p among all of them together needs them to be independent.
     more = np.random.SeedSequence([test.seed_, 1]).generate_state(len(named)).tolist()
     toys = _toys_of(fitted, named)
+    if combine == "average" and len({isinstance(of_variation, AcceptedToys) for of_variation in toys}) > 1:
+        raise ValueError(
+            'combine="average" needs all variations to be weights, or all callables: the sizes must agree.'
+        )
     observed = _statistics_beside(test, toys)
     nulls = []
     for seed, of_variation in zip([test.seed_, *more], toys, strict=False):
@@ -138,9 +142,9 @@ def systematic_p_value(
         n = fitted.n_toys if n_toys is None else n_toys
         nulls.append(_calibration.simulate(fitted.statistic, of_variation, plan, seed, n, test.n_jobs, test.verbose))
     rule = fitted.aggregation
-    p_values = [_p_value(null.values, observed, rule) for null in nulls]
+    p_values = [_p_value(null.values, values, rule) for null, values in zip(nulls, observed, strict=True)]
     together = np.concatenate([null.values for null in nulls])
-    combined = max(p_values) if combine == "worst" else _p_value(together, observed, rule)
+    combined = max(p_values) if combine == "worst" else _p_value(together, observed[0], rule)
     return SystematicResult(
         pvalue=combined,
         zscore=float(z_score(combined)),
@@ -194,12 +198,12 @@ def _used_up(fitted: Fitted, name: str, weight: Array) -> int:
         raise ValueError(f"The variation {name!r} does not fit. {error}") from error
 
 
-def _statistics_beside(test: TwoSampleTest, toys: Sequence[Toys]) -> Array:
-    """Entries of the observed pair with as many reference rows as the toys have: with more, a distortion shows more."""
+def _statistics_beside(test: TwoSampleTest, toys: Sequence[Toys]) -> list[Array]:
+    """Entries of the observed pair with as many reference rows as toys have: with more, a distortion shows more."""
     fitted, samples = test._fitted, test._fitted.samples
     sizes = {of_variation.n_reference for of_variation in toys if isinstance(of_variation, AcceptedToys)}
     if not sizes:
-        return np.asarray(test.statistics_)
+        return [test.statistics_] * len(toys)
     n_reference = len(samples.reference)
     rng = _calibration.generator(test.seed_, _calibration.POOL_STREAM)
     expected = fitted.observed.expected
@@ -207,7 +211,7 @@ def _statistics_beside(test: TwoSampleTest, toys: Sequence[Toys]) -> Array:
     found = _calibration.evaluate_alone(fitted.statistic, observed.pool, observed.weights, rng)
     if isinstance(found, ValueError):
         raise found
-    return np.asarray(found[0])
+    return [found[0] if isinstance(of_variation, AcceptedToys) else test.statistics_ for of_variation in toys]
 
 
 def _p_value(null: Array, statistics: Array, rule: _aggregation.Rule) -> float:

@@ -110,6 +110,8 @@ class TestPValue:
         test = make().fit(*samples)
         with pytest.raises(ValueError, match="combine is 'mean'"):
             systematic_p_value(test, [np.ones(120)], combine="mean")
+        with pytest.raises(ValueError, match="needs all variations to be weights, or all callables"):
+            systematic_p_value(test, [np.linspace(1, 1.1, 120), lambda rng: None], combine="average")
         with pytest.raises(ValueError, match="variations is empty"):
             systematic_p_value(test, {})
 
