@@ -264,14 +264,14 @@ class TestCallable:
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_pair_becomes_a_pool_and_its_weights(self, dtype):
-        toys = self.make(lambda rng: (rng.normal(size=(8, 2)), rng.normal(size=(3, 2))), dtype=dtype)
+        toys = self.make(lambda rng: (rng.normal(size=(8, 2)), rng.normal(size=(20, 2))), dtype=dtype)
         pool, weights = toys.draw(np.random.default_rng(0))
         again = np.random.default_rng(0)
         assert_array_equal(pool.blocks[0], again.normal(size=(8, 2)).astype(dtype))
-        assert_array_equal(pool.blocks[1], again.normal(size=(3, 2)).astype(dtype))
+        assert_array_equal(pool.blocks[1], again.normal(size=(20, 2)).astype(dtype))
         assert pool.dtype == weights.data.dtype == dtype
-        assert_allclose(weights.reference, [3 / 8] * 8 + [0] * 3, rtol=1e-6)
-        assert_array_equal(weights.data, [0] * 8 + [1] * 3)
+        assert_allclose(weights.reference, [20 / 8] * 8 + [0] * 20, rtol=1e-6)
+        assert_array_equal(weights.data, [0] * 8 + [1] * 20)
 
     def test_third_item_weights_the_reference(self):
         raw = np.array([1.0, 2.0, 5.0])
@@ -291,8 +291,8 @@ class TestCallable:
             ((np.zeros((3, 2)), np.zeros((2, 3))), r"data rows of shape \(2, 3\).*\(n, 2\)"),
             ((np.zeros((3, 2)), np.zeros(2)), r"data rows of shape \(2,\).*\(n, 2\)"),
             ((np.zeros((3, 2)), np.zeros((0, 2))), r"data rows of shape \(0, 2\).*n >= 1"),
-            ((np.zeros((3, 2)), np.ones((2, 2)), np.ones(4)), "weight"),
-            ((np.zeros((3, 2)), np.ones((2, 2)), np.array([1.0, -2.0, 1.0])), "sum > 0"),
+            ((np.zeros((3, 2)), np.ones((20, 2)), np.ones(4)), "weight"),
+            ((np.zeros((3, 2)), np.ones((20, 2)), np.array([1.0, -2.0, 1.0])), "sum > 0"),
             ((np.zeros((3, 2)),), "calibration"),
             ((np.zeros((3, 2)), np.ones((2, 2)), np.ones(3), np.ones(2)), "calibration"),
         ],
