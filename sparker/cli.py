@@ -274,10 +274,10 @@ def _print_kernels(run: Run) -> None:
     print(
         f"Kernels of width {run.kernels[0][1].width:.3g} ({run.width_unit}), centres in the units of the columns{more}"
     )
-    print("   score     excess        p   " + "   ".join(map(str.rjust, heads, widths)) + "   nearest data rows")
+    print("   score     excess          p   " + "   ".join(map(str.rjust, heads, widths)) + "   nearest data rows")
     for row, (_, kernel) in zip(cells, run.kernels, strict=True):
         nearest = ", ".join(map(str, kernel.nearest_rows[:3]))
-        numbers = f"{kernel.score:+8.1f}   {kernel.excess:+8.1f}   {kernel.corrected_pvalue:6.3g}"
+        numbers = f"{kernel.score:+8.1f}   {kernel.excess:+8.1f}   {kernel.corrected_pvalue:8.3g}"
         print("   ".join([numbers, *map(str.rjust, row, widths), nearest]))
     print(
         "Score: standard deviations at a place fixed beforehand; kernels seek out fluctuations, p allows for that.\n"

@@ -209,7 +209,7 @@ def test_text_says_how(files, capsys, options):
     out = capsys.readouterr().out
     assert ("scaling    none" in out) == ("--no-standardize" in options)
     assert ("expected count 40" in out) == ("--expected-count" in options)
-    assert "   score     excess        p   column 0   column 1   nearest data rows" in out
+    assert "   score     excess          p   column 0   column 1   nearest data rows" in out
 
 
 def test_text_of_many_columns(files, rng, capsys):
