@@ -150,9 +150,8 @@ class ScalesDisplay(_ResultDisplay):
         self.ax_, self.figure_ = _axes(ax)
         ax = self.ax_
         resolution = 1 / (self.n_toys + 1)
-        relation = "\\leq" if self.p_value <= resolution * (1 + 1e-9) else "="
         self.p_value_line_ = ax.axhline(
-            self.p_value, color=DARK, linewidth=1.5, label=f"whole test: $p {relation} {self.p_value:.2g}$", zorder=1
+            self.p_value, color=DARK, linewidth=1.5, label=f"whole test: $p = {self.p_value:.2g}$", zorder=1
         )
         self.resolution_line_ = ax.axhline(
             resolution,
@@ -255,9 +254,9 @@ class NullDistributionDisplay(_ResultDisplay):
             finite, label=f"{len(self.null)} toys under the null{failed}", **style
         )
         self.line_ = ax.axvline(self.observed, color=EXCESS, linewidth=2, label="observed")
-        p_is, z_is = ("\\leq", ">") if self.at_resolution else ("=", "=")
+        z_is = ">" if self.at_resolution else "="
         legend = _legend_above(ax)
-        legend.set_title(f"$p {p_is} {self.p_value:.2g}$,  $Z {z_is} {self.z_score:.2f}$")
+        legend.set_title(f"$p = {self.p_value:.2g}$,  $Z {z_is} {self.z_score:.2f}$")
         self.text_ = legend.get_title()
         ax.set_xlabel("test statistic, all widths joined")
         ax.set_ylabel("toys per bin")
