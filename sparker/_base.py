@@ -187,7 +187,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         ValueError
             If the weights do not allow this calibration (see the `calibration` parameter), if the samples were
             changed in place after fit, if the file is that of another calibration, or if more than 5 % of the toys
-            fail.
+            fail, and more than one.
         """
         check_is_fitted(self)
         fitted = self._fitted
@@ -268,7 +268,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If the weights do not allow this calibration (see the `calibration` parameter), or if more than
-            5 % of the toys fail.
+            5 % of the toys fail, and more than one.
         """
         statistic, null = self._aggregate()
         n_exceed = int(_aggregation.exceedances(null, np.array(statistic)))

@@ -132,7 +132,7 @@ def simulate(
     Raises
     ------
     ToyFailure
-        If more than 5 % of the toys fail.
+        If more than 5 % of the toys fail, and more than one.
     """
 
     def collect() -> NullDistribution:

@@ -70,10 +70,9 @@ class TwoSampleResult:
         No toy reached the observed statistic: Z is "greater than", and more toys may raise it.
     scales : dict of str to ndarray of shape (n_scales,)
         Table of the scales: ``kind``, ``width`` (inf: the whole sample), ``statistic`` and ``pvalue`` (each scale
-        alone, not corrected for the others; where toys stopped early it only describes); of SparKer also ``rows``,
-        from which number of rows in reach a kernel counts for a score. With a tail also ``tail_pvalue``,
-        ``tail_zscore``, ``tail_low`` and ``tail_high`` (the band of Z), NaN where its fit was refused, and
-        ``tail_goodness``.
+        alone, not corrected for the others; where toys stopped early it only describes); of SparKer also ``weight``,
+        the share of each in the aggregate. With a tail also ``tail_pvalue``, ``tail_zscore``, ``tail_low`` and
+        ``tail_high`` (the band of Z), NaN where its fit was refused, and ``tail_goodness``.
     n_toys, n_failed, n_not_converged : int
         Toys; those whose fit was not finite, which count as reaching the observed statistic; those
         whose amplitudes had not converged, which keep their value, as the observed fit would.

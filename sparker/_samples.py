@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 FLOATS = (np.float64, np.float32)
 COPIES = 5_000_000  # most entries of a pool whose rows are compared with each other
 SPREAD = 10.0  # ratio of interquartile ranges that no anomaly makes
-FEWEST_FOR_SPREAD, MOST_FOR_SPREAD = 20, 2000  # rows from which these are known
+FEWEST_FOR_SPREAD, MOST_FOR_SPREAD = 20, 200  # rows from which these are known
 
 
 @dataclass(frozen=True)
