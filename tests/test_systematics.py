@@ -5,10 +5,11 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from sparker import SparKerTest, systematic_p_value
+from sparker import SparKerTest, _calibration, systematic_p_value
 from sparker._pool import Pool
 from sparker._toys import AcceptedToys
 from sparker.peers import MMDTest
+from sparker.systematics import _toys_of
 
 
 @pytest.fixture
@@ -66,6 +67,27 @@ class TestPValue:
         assert min(worst.pvalues.values()) < average.pvalue < worst.pvalue
         alone = systematic_p_value(test, [weight], combine="average")
         assert alone.pvalue == alone.pvalues["0"]
+
+    def test_the_pair_has_as_many_reference_rows_as_its_toys(self, make, tilted, monkeypatch):
+        """With more of them a distortion shows more, and p is too small."""
+        seen, evaluate_alone = [], _calibration.evaluate_alone
+
+        def see(statistic, pool, weights, rng):
+            seen.append(np.count_nonzero(weights.reference))
+            return evaluate_alone(statistic, pool, weights, rng)
+
+        monkeypatch.setattr(_calibration, "evaluate_alone", see)
+        reference, data, weight = tilted
+        test = make(n_toys=5).fit(reference, data)
+        variations = {"nominal": np.ones(900), "half": 1 + weight, "whole": weight}
+        systematic_p_value(test, variations)
+        sizes = [
+            np.count_nonzero(toys.draw(np.random.default_rng(seed))[1].reference)
+            for seed, toys in enumerate(_toys_of(test._fitted, variations))
+        ]
+        assert 450 < sizes[0] < 780
+        assert seen == sizes[:1]
+        assert len(set(sizes)) == 1
 
     def test_callables_go_with_any_calibration(self, make, tilted):
         def draw(rng):
