@@ -131,12 +131,16 @@ def dictionary(pool: Pool, n_candidates: int, rng: np.random.Generator) -> Array
 
 
 def _nearest(rows: Array, norms: Array, chosen: Array) -> Array:
-    """Squared distance of each row from the nearest chosen one."""
-    nearest = np.full(len(rows), np.inf)
-    for start in range(0, len(chosen), 64):
-        part = chosen[start : start + 64]
-        nearest = np.minimum(nearest, (norms[:, None] - 2 * (rows @ rows[part].T) + norms[part]).min(axis=1))
-    return np.maximum(nearest, 0)
+    """Squared distance of each row from the nearest chosen one, in blocks of rows that stay in cache."""
+    nearest = np.empty(len(rows))
+    centers, of_centers = -2 * rows[chosen], norms[chosen, None]
+    size = max(64, BLOCK // len(chosen))
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        squared = centers @ rows[part].T
+        squared += of_centers
+        nearest[part] = squared.min(axis=0)
+    return np.maximum(nearest + norms, 0)
 
 
 def scores(
