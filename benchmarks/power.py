@@ -1,7 +1,7 @@
 """Power of sparker and its rivals on every data set, by comparison with null samples drawn like the signal samples.
 
 Run: python benchmarks/power.py judge [--data FOLDER] [--null 300] [--signal 200] [--seed 1] [--jobs 2] [--quick]
-                                        [--only CELLS] [--systems NAMES]
+                                        [--only CELLS] [--systems NAME ...]
      python benchmarks/power.py ablation [the same]
 
 Every pair is new, reference and data, and the same for all systems. A system's entries are joined by its rule among
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help="cells whose name holds this text")
-    parser.add_argument("--systems", default="", help="the first system, and those whose name holds this text")
+    parser.add_argument("--systems", nargs="*", default=[""], help="the first, and those whose name holds one of these")
     parser.add_argument("--quick", action="store_true", help="60 null and 60 signal pairs, to see that all runs")
     args = parser.parse_args()
     if args.quick:
@@ -156,7 +156,7 @@ def main() -> None:
         systems = [power_systems.sparker(), power_systems.IDEAL, *power_systems.RIVALS, *power_systems.PAPERS]
     else:
         systems = ablations()
-    systems = [system for system in systems if system is systems[0] or args.systems in system.name]
+    systems = [systems[0], *(system for system in systems[1:] if any(text in system.name for text in args.systems))]
     judge(cells, systems, table, args)
 
 
