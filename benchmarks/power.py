@@ -3,10 +3,12 @@
 Run: python benchmarks/power.py judge [--data FOLDER] [--null 300] [--signal 200] [--seed 1] [--jobs 2] [--quick]
                                         [--only CELLS] [--systems NAME ...]
      python benchmarks/power.py ablation [the same]
+     python benchmarks/power.py own [the same]
 
 Every pair is new, reference and data, and the same for all systems. A system's entries are joined by its rule among
 one signal row and all null rows; power is the share of signal rows whose p is at most 0.05 (and 0.01). Its error is
 binomial; differences from sparker are paired over the same signal pairs. Defaults were chosen on seed 0; seed 1 judges.
+`own` is the power by the package's own p with 99 toys, for the defaults, beside that of the judge.
 Resumable: entries are kept in benchmarks/runs (not under version control), and a row of the table in benchmarks/tables
 is not run again; ``hits`` says which signal pairs were found at 5 %.
 """
@@ -24,6 +26,7 @@ from joblib import Parallel, delayed
 from power_cells import Cell
 from power_systems import System
 
+from sparker import SparKerTest
 from sparker._aggregation import Rule, aggregate
 from sparker._results import counted_p_value
 
@@ -39,7 +42,9 @@ def entries(
     A system that knows the truth knows that of strength `truth`, also where the pair is a null pair.
     """
     known = f" truth {truth:g}" if system.knows_truth else ""
-    name = f"{cell.name} {system.name} {strength:g}{known} seed {args.seed}".replace(" ", "_").replace("/", "-")
+    name = f"{cell.name} {system.computed or system.name} {strength:g}{known} seed {args.seed}".replace(
+        " ", "_"
+    ).replace("/", "-")
     path = RUNS / f"{name}.npz"
     rows, seconds = np.empty((0, 0)), np.empty(0)
     if path.exists():
@@ -81,7 +86,7 @@ def judge(cells: list[Cell], systems: list[System], table: Table, args: argparse
         for system in systems:
             if shape.data.shape[1] > system.max_features or (system.knows_truth and shape.true_log_ratio is None):
                 continue
-            for strength in cell.strengths:
+            for strength in cell.measured or cell.strengths:
                 key = {"cell": cell.name, "strength": strength, "n_null": args.null, "n_signal": args.signal}
                 key["seed"] = args.seed
                 if table.has(**key, system=system.name):
@@ -98,7 +103,7 @@ def judge(cells: list[Cell], systems: list[System], table: Table, args: argparse
                         "system": system.name,
                         "power_5": round(float(hits.mean()), 4),
                         "power_1": round(float(np.mean(p <= 0.01)), 4),
-                        "error_5": round(float(np.sqrt(hits.mean() * (1 - hits.mean()) / len(hits))), 4),
+                        "error_5": _error(hits),
                         "sparker_minus": round(float(difference.mean()), 4),
                         "error_of_difference": round(float(difference.std(ddof=1) / np.sqrt(len(hits))), 4),
                         "seconds": round(seconds, 4),
@@ -114,10 +119,11 @@ def unpack(hits: str, n: int) -> np.ndarray:
 
 def ablations() -> list[System]:
     """The defaults, and each of them changed alone."""
-    make = power_systems.sparker
+    make, ruled = power_systems.sparker, power_systems.ruled
     systems = [make()]
-    systems += [make(f"rule {name}", rule=Rule(name)) for name in ("power-mean", "min-mean", "min", "product", "mean")]
-    systems.append(make("no companions", companions=False))
+    systems += [ruled(f"rule {name}", name) for name in ("power-mean of counts", "min-mean", "min", "product", "mean")]
+    systems += [ruled("no companions", mean=0, spread=0), ruled("one maximum of scores", rare=0)]
+    systems += [ruled("scores alone", t=0, mean=0, spread=0), ruled("t alone", score=0, rare=0, mean=0, spread=0)]
     systems.append(make("no gate", competition=False))
     systems += [make(f"loss {loss}", loss=loss) for loss in ("bce", "mse")]
     systems += [make(f"M = {m}", n_kernels=m) for m in (1, 2, 5, 10, 20)]
@@ -134,9 +140,74 @@ def ablations() -> list[System]:
     return systems
 
 
+def own(cells: list[Cell], table: Table, args: argparse.Namespace) -> None:
+    """Power by the test's own p with 99 permutation toys, as a user has it, for the defaults."""
+    for cell in cells:
+        (strength,) = cell.measured or cell.strengths
+        key = {"cell": cell.name, "strength": strength, "n_signal": args.signal, "seed": args.seed}
+        if not table.has(**key):
+            p = np.array(Parallel(args.jobs)(delayed(_own_p)(cell, strength, i, args.seed) for i in range(args.signal)))
+            powers = {f"power_{100 * level:g}": float(np.mean(p <= level + 1e-9)) for level in (0.05, 0.01)}
+            table.add(key | {name: round(power, 4) for name, power in powers.items()} | {"error_5": _error(p <= 0.05)})
+
+
+def _own_p(cell: Cell, strength: float, index: int, seed: int) -> float:
+    pair = cell.pair(strength, index, seed)
+    test = SparKerTest(n_toys=99, expected_count=cell.expected_count, random_state=index)
+    return test.fit(pair.reference.astype(np.float32), data=pair.data.astype(np.float32)).p_value()
+
+
+def _error(hits: np.ndarray) -> float:
+    """Binomial standard error of a share."""
+    return round(float(np.sqrt(hits.mean() * (1 - hits.mean()) / len(hits))), 4)
+
+
+def report(table: Table, name: str, first: str) -> None:
+    """A row for each system: mean power and difference from the first, over cells where the best one has 0.15 to 0.95.
+
+    Of the first itself: in how many of them it is best or joint best, and the largest power that it loses.
+    """
+    cells: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for row in table.rows:
+        cells.setdefault((row["cell"], row["strength"]), {})[row["system"]] = row
+    best, lost = [], []
+    for (cell, strength), of_cell in cells.items():
+        rivals = [row for system, row in of_cell.items() if system != "ideal"]
+        top = max(rivals, key=lambda row: (float(row["power_5"]), row["system"] == first))
+        if first not in of_cell or not 0.15 <= float(top["power_5"]) <= 0.95:
+            continue
+        minus, error = -float(top["sparker_minus"]), float(top["error_of_difference"])
+        best.append((cell, strength))
+        lost.append((minus, minus <= 2 * error, cell, strength, top["system"]))
+    summary = Table(TABLES / name, ["system"])
+    summary.rows = []
+    for system in dict.fromkeys(row["system"] for row in table.rows):
+        rows = [cells[key][system] for key in best if system in cells[key]]
+        if rows:
+            minus = np.array([float(row["sparker_minus"]) for row in rows])
+            error = np.array([float(row["error_of_difference"]) for row in rows])
+            summary.add(
+                {
+                    "system": system,
+                    "cells": len(rows),
+                    "mean_power_5": round(float(np.mean([float(row["power_5"]) for row in rows])), 4),
+                    "sparker_minus": round(float(minus.mean()), 4),
+                    "error": round(float(np.sqrt(np.sum(error**2)) / len(rows)), 4),
+                    "sparker_better": int(np.sum(minus > 2 * error)),
+                    "sparker_worse": int(np.sum(minus < -2 * error)),
+                    "mean_seconds": round(float(np.mean([float(row["seconds"]) for row in rows])), 3),
+                }
+            )
+    joint = sum(of_cell[1] for of_cell in lost)
+    print(f"{first}: best or joint best in {joint} of {len(lost)} cells; where it is not, or loses 0.1:")
+    for minus, is_joint, *where in sorted(lost, reverse=True):
+        if not is_joint or minus > 0.1:
+            print(f"  {minus:.3f}", *where)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=["judge", "ablation"])
+    parser.add_argument("study", choices=["judge", "ablation", "own"])
     parser.add_argument("--data", type=Path, help="folder with the real data sets; without it, synthetic ones alone")
     parser.add_argument("--null", type=int, default=300)
     parser.add_argument("--signal", type=int, default=200)
@@ -145,19 +216,26 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cells whose name holds this text")
     parser.add_argument("--systems", nargs="*", default=[""], help="the first, and those whose name holds one of these")
     parser.add_argument("--quick", action="store_true", help="60 null and 60 signal pairs, to see that all runs")
+    parser.add_argument("--report", action="store_true", help="only make the summary of the table")
     args = parser.parse_args()
     if args.quick:
         args.null = args.signal = 60
     cells = power_cells.synthetic() + (power_cells.real(args.data) if args.data else [])
+    systems = [power_systems.sparker(), power_systems.IDEAL, *power_systems.RIVALS, *power_systems.PAPERS]
+    if args.study != "judge":
+        cells, systems = power_cells.ablated(cells), ablations()
     cells = [cell for cell in cells if args.only in cell.name]
-    name = f"power_{args.study}{'_quick' if args.quick else ''}.csv"
-    table = Table(TABLES / name, ["cell", "strength", "system", "n_null", "n_signal", "seed"])
-    if args.study == "judge":
-        systems = [power_systems.sparker(), power_systems.IDEAL, *power_systems.RIVALS, *power_systems.PAPERS]
-    else:
-        systems = ablations()
     systems = [systems[0], *(system for system in systems[1:] if any(text in system.name for text in args.systems))]
-    judge(cells, systems, table, args)
+    name = f"power_{args.study}{'_quick' if args.quick else ''}"
+    if args.study == "own":
+        own(cells, Table(TABLES / f"{name}.csv", ["cell", "strength", "n_signal", "seed"]), args)
+        return
+    table = Table(TABLES / f"{name}.csv", ["cell", "strength", "system", "n_null", "n_signal", "seed"])
+    if not args.report:
+        judge(cells, systems, table, args)
+        if args.study == "ablation":
+            judge([cell for cell in power_cells.ratios() if args.only in cell.name], systems[:1], table, args)
+    report(table, f"{name}_summary.csv", systems[0].name)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ embeddings.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,15 @@ class Cell:
         Of the anomaly: a fraction of the data, or what the data set takes.
     expected_count : float or None
         For a counting experiment.
+    measured : tuple of float or None
+        Those of the strengths at which power is measured; None: all.
     """
 
     name: str
     draw: Draw
     strengths: tuple[float, ...]
     expected_count: float | None = None
+    measured: tuple[float, ...] | None = None
 
     def pair(self, strength: float, index: int, seed: int) -> datasets.SamplePair:
         """Draw number `index` at a strength; the same for all systems."""
@@ -112,3 +115,34 @@ def real(folder: Path) -> list[Cell]:
     """The files of the real data folder."""
     strong = {"svhn_resnet18": (0.05, 0.1, 0.2)}
     return [Cell(name, partial(_real, folder, name), strong.get(name, (0.01, 0.02, 0.05))) for name in real_data.FILES]
+
+
+def ablated(cells: list[Cell]) -> list[Cell]:
+    """One strength of some of the cells, for the ablations."""
+    chosen = {
+        "exponential bulk": 1.0,
+        "exponential tail": 1.0,
+        "exponential extreme": 1.0,
+        "exponential broad": 1.0,
+        "square": 0.5,
+        "mixture shift": 0.3,
+        "mixture sharpen": 0.2,
+        "glitches": 0.01,
+        "clump d=2": 0.02,
+        "clump d=10": 0.02,
+        "clump d=100": 0.02,
+        "magic_gamma": 0.02,
+        "sms_spam_minilm": 0.02,
+        "agnews_minilm": 0.05,
+        "svhn_resnet18": 0.1,
+    }
+    return [replace(cell, measured=(chosen[cell.name],)) for cell in cells if cell.name in chosen]
+
+
+def ratios() -> list[Cell]:
+    """A clump against references of several sizes."""
+    return [
+        Cell(f"clump d={d}, N_R/N_D={ratio}", partial(_clump, n_features=d, n_reference=1000 * ratio), (0.02,))
+        for d in (2, 10)
+        for ratio in (1, 2, 5, 20)
+    ]

@@ -5,7 +5,7 @@ the rule that joins them. Nothing here runs toys: the judge compares entries wit
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ from sklearn.metrics import pairwise_distances_chunked, roc_auc_score
 from sklearn.model_selection import train_test_split
 
 from sparker import SparKerTest, presets
-from sparker._aggregation import Rule
+from sparker._aggregation import RULES, Rule, counted_log_p
+from sparker._statistic import WEIGHTS
 from sparker.datasets import SamplePair
 from sparker.peers import LikelihoodRatioTest, MMDTest, StaticKernelTest
+
+RULES["power-mean of counts"] = (counted_log_p, RULES["power-mean"][1])  # for an ablation
 
 Entries = Callable[[SamplePair, float | None, int], np.ndarray]
 
@@ -27,7 +30,8 @@ Entries = Callable[[SamplePair, float | None, int], np.ndarray]
 class System:
     """A name, how entries are computed from (pair, expected count, seed), and the rule that joins them.
 
-    It is left out where there are more features than it can bear.
+    It is left out where there are more features than it can bear. Systems with the same ``computed`` have the same
+    entries, and differ in the rule.
     """
 
     name: str
@@ -35,6 +39,7 @@ class System:
     rule: Rule = Rule("min")
     max_features: int = 10_000
     knows_truth: bool = False
+    computed: str = ""
 
 
 def _estimator(make: Callable[..., Any]) -> Entries:
@@ -46,12 +51,19 @@ def _estimator(make: Callable[..., Any]) -> Entries:
     return entries
 
 
-def sparker(name: str = "sparker", rule: Rule | None = None, **params: Any) -> System:
-    """`SparKerTest` with some parameters changed, or another rule."""
+def sparker(name: str = "sparker", **params: Any) -> System:
+    """`SparKerTest` with some parameters changed."""
     test = SparKerTest(**params)
-    if rule is None:
-        rule = Rule(test.aggregation, test._make_statistic().entry_weights)
+    rule = Rule(test.aggregation, test._make_statistic().entry_weights)
     return System(name, _estimator(lambda **given: SparKerTest(**params, **given)), rule)
+
+
+def ruled(name: str, rule: str = "power-mean", **weights: float) -> System:
+    """`SparKerTest` with its entries joined by another rule, or with other weights of some kinds of them."""
+    default = sparker()
+    kinds = SparKerTest()._make_statistic()._kinds()
+    of_entries = np.array([(WEIGHTS | weights)[kind] / kinds.count(kind) for kind in kinds])
+    return replace(default, name=name, rule=Rule(rule, of_entries / of_entries.sum()), computed=default.name)
 
 
 def _likelihood_ratio(pair: SamplePair, expected_count: float | None, seed: int) -> np.ndarray:
