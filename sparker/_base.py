@@ -162,7 +162,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "statistics_")
 
-    def calibrate(self, path: Any = None, *, first: int = 0) -> NullDistribution:
+    def calibrate(self, path: Any = None, *, first: int | None = None) -> NullDistribution:
         """Simulate the toys on the first call, and keep them as ``null_distribution_`` until the next fit.
 
         Whatever needs a p-value calls this. With the parameter `null_distribution` there is nothing to simulate.
@@ -173,9 +173,9 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             File to which finished toys are written while others are simulated. A calibration that is killed goes on
             from there when it is called again, with the numbers of one that was not killed. Once it is done the file
             holds the null distribution: ``NullDistribution.load(path)``.
-        first : int, default=0
+        first : int, default=None
             Number of the first toy. Jobs that share a calibration each take `n_toys` toys from another number on, and
-            ``NullDistribution.merge`` joins them.
+            ``NullDistribution.merge`` joins them. None: 0, or whichever toys there are.
 
         Returns
         -------
@@ -186,17 +186,18 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If the weights do not allow this calibration (see the `calibration` parameter), if the samples were
-            changed in place after fit, if the file is that of another calibration, or if more than 5 % of the toys
-            fail, and more than one.
+            changed in place after fit, if the file is that of another calibration, if `first` is given beside the
+            parameter `null_distribution`, or if more than 5 % of the toys fail, and more than one.
         """
         check_is_fitted(self)
         fitted = self._fitted
-        if not hasattr(self, "null_distribution_") and fitted.null_distribution is None:
-            self.null_distribution_ = self._simulate(first, fitted.n_toys, path, fitted.stopping)
+        if first is not None and fitted.null_distribution is not None:
+            raise ValueError(f"first is {first}: with null_distribution there are no toys to simulate.")
+        null = getattr(self, "null_distribution_", fitted.null_distribution)
+        if null is None or (first is not None and null.numbers[0] != first):
+            self.null_distribution_ = self._simulate(first or 0, fitted.n_toys, path, fitted.stopping)
             return self.null_distribution_
-        if not hasattr(self, "null_distribution_"):
-            self.null_distribution_ = fitted.null_distribution
-        null = self.null_distribution_
+        self.null_distribution_ = null
         if path is not None and not (Path(path).exists() and len(load_run(path, run_of(null))) >= len(null)):
             null.save(path)
         return null

@@ -162,6 +162,18 @@ class TestMerge:
         jobs = [fit(samples, quick, n_toys=n).calibrate(first=first) for first, n in ((21, 29), (0, 3), (3, 18))]
         assert_same(jobs[0].merge(*jobs[1:]), whole)
 
+    def test_one_test_in_a_loop_over_jobs_simulates_the_toys_of_each(self, samples, quick):
+        test = fit(samples, quick, n_toys=10)
+        jobs = [test.calibrate(first=first) for first in (10, 0, 20)]
+        assert [job.numbers[0] for job in jobs] == [10, 0, 20]
+        assert test.calibrate() is jobs[-1]
+        assert_array_equal(jobs[1].merge(jobs[0], jobs[2]).values, fit(samples, quick, n_toys=30).calibrate().values)
+
+    def test_a_first_toy_beside_a_bank_is_refused(self, samples, quick):
+        bank = fit(samples, quick, n_toys=10).calibrate()
+        with pytest.raises(ValueError, match="first is 10: with null_distribution"):
+            fit(samples, quick, null_distribution=bank).calibrate(first=10)
+
     def test_no_toy_twice(self):
         with pytest.raises(ValueError, match=r"Toy 2 \(seed 3\) is in two .* 1 more"):
             make_bank(4).merge(make_bank(4, first=2))
