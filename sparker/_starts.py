@@ -86,12 +86,12 @@ def apart(candidates: Array, widths: Array) -> npt.NDArray[np.bool_]:
     norms = np.sum(rows**2, axis=1)
     squared = norms[:, None] - 2 * (rows @ rows.T) + norms
     np.fill_diagonal(squared, np.inf)
+    nearest = squared.min(axis=1)
     kept = np.ones((len(widths), len(rows)), dtype=bool)
-    for of_width, width in zip(kept, widths, strict=True):
-        close = squared < (APART * width) ** 2
-        for i in np.flatnonzero(close.any(axis=1)):
+    for of_width, reach in zip(kept, (APART * widths) ** 2, strict=True):
+        for i in np.flatnonzero(nearest < reach):
             if of_width[i]:
-                of_width[close[i]] = False
+                of_width[squared[i] < reach] = False
     return kept
 
 
