@@ -124,8 +124,8 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
         )
     if calibration == "bootstrap":
         warnings.warn(
-            'calibration="bootstrap" is approximate: repeated rows look like narrow anomalies, which makes it blunt '
-            "there, and no toy has data beyond the reference, which makes p too small where weights are steep.",
+            'calibration="bootstrap" is conservative: a toy has repeated data rows, and what is left of the reference '
+            'lacks them. Where the weights allow it, "split" finds more.',
             UserWarning,
             stacklevel=4,
         )
@@ -280,11 +280,12 @@ class AcceptedToys:
 
 @dataclass(frozen=True)
 class BootstrapToys:
-    """Both samples redrawn from the reference with replacement.
+    """Data redrawn from the reference with replacement, beside the rows of the reference that were not drawn.
 
-    Data rows are drawn in proportion to their weight, reference rows uniformly, each with its weight. Repeated rows
-    look like narrow anomalies, so that the test is blunt at narrow widths. Data where the reference has no row are in
-    no toy: where weights grow towards a tail, p is too small.
+    Data rows are drawn in proportion to their weight; rows of weight 2 that are two rows leave one if one is drawn.
+    What is drawn often look like narrow anomalies, and what is left lacks what was drawn: toys differ more than
+    independent samples do, so that the test is conservative, the more the smaller N_R / N_D is. A reference that is
+    redrawn, too, has rows where the data of its toy are, as no observed pair has, and p was too small.
 
     Data are rows of weight 1, also where the reference has negative weights: rows are drawn by the size of their
     weights, and a negative draw takes its nearest positive draw away, as in cell resampling (Andersen and Maier,
@@ -302,31 +303,35 @@ class BootstrapToys:
         count = self.n_data if self.expected is None else int(rng.poisson(self.expected))
         if count == 0:
             raise ValueError("A bootstrap toy has no data rows: expected_count is too small.")
-        drawn = self._data_rows(count, rng)
-        data = np.bincount(drawn, minlength=n).astype(np.float64)
-        copies = np.bincount(self.pool.scrambled[rng.integers(n, size=n)], minlength=n)
-        return self.pool, pair_weights(self.pool, copies * self.pool.signed_weight, data, self.expected)
+        drawn, kept = self._data_rows(count, rng)
+        weight, used = self.pool.signed_weight, np.bincount(drawn, minlength=n)
+        rest = np.sign(weight) * np.maximum(np.abs(weight) - used, 0)
+        reference = rest if self.pool.counts else np.where(used > 0, 0.0, weight)
+        data = np.bincount(drawn[kept], minlength=n).astype(np.float64)
+        return self.pool, pair_weights(self.pool, reference, data, self.expected)
 
-    def _data_rows(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-        """Indices of `count` rows drawn from the signed density."""
+    def _data_rows(self, count: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+        """Indices of rows drawn for `count` data rows from the signed density, and which of them are data."""
         pool = self.pool
         positive, negative = np.maximum(pool.signed_weight, 0), np.maximum(-pool.signed_weight, 0)
         # Poisson numbers of draws of either sign have the signed density as their difference, at this difference.
         n_negative = rng.poisson(count * negative.sum() / pool.signed_weight.sum()) if negative.any() else 0
         drawn = pool.draw(rng.random(count + n_negative), positive, pool.scrambled)
         if n_negative == 0:
-            return drawn
-        return _without_nearest(pool, drawn, pool.draw(rng.random(n_negative), negative, pool.scrambled))
+            return drawn, np.ones(count, dtype=bool)
+        taken = pool.draw(rng.random(n_negative), negative, pool.scrambled)
+        kept = _without_nearest(pool, drawn, taken)
+        return np.append(drawn, taken), np.append(kept, np.zeros(n_negative, dtype=bool))
 
 
-def _without_nearest(pool: Pool, drawn: npt.NDArray[np.intp], taken: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """The drawn rows without the one nearest to each taken row, one after the other."""
+def _without_nearest(pool: Pool, drawn: npt.NDArray[np.intp], taken: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Which drawn rows are left once each taken row took the nearest of them, one after the other."""
     rows, away = pool.rows(drawn).astype(np.float64), pool.rows(taken).astype(np.float64)
     kept = np.ones(len(drawn), dtype=bool)
     for row in away:
         distances = np.where(kept, np.sum((rows - row) ** 2, axis=1), np.inf)
         kept[np.argmin(distances)] = False
-    return drawn[kept]
+    return kept
 
 
 @dataclass(frozen=True)

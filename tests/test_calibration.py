@@ -471,7 +471,7 @@ class TestModes:
 
     def test_bootstrap_warns(self, samples, quick):
         test = fit(samples, quick, calibration="bootstrap")
-        with pytest.warns(UserWarning, match="bootstrap.*approximate"):
+        with pytest.warns(UserWarning, match="bootstrap.*conservative"):
             test.p_value()
 
     @pytest.mark.parametrize(("n_reference", "n_data"), [(50, 50), (30, 60), (400, 50)])
@@ -483,7 +483,7 @@ class TestModes:
 
     def test_bootstrap_takes_a_weighted_reference(self, samples, quick):
         test = SparKerTest(calibration="bootstrap", **quick).fit(*samples, sample_weight=np.repeat([1.0, 3.0], 60))
-        with pytest.warns(UserWarning, match="bootstrap.*approximate"):
+        with pytest.warns(UserWarning, match="bootstrap.*conservative"):
             assert test.p_value() <= 1
 
     def test_observed_fit_under_split_is_that_of_the_rows_it_keeps(self, samples, quick):

@@ -270,7 +270,7 @@ def test_warnings_are_one_line(files, capsys):
     assert main(["test", *files, *QUICK, "--quiet", "--calibration", "bootstrap"]) == 0
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith('sparker: warning: calibration="bootstrap" is approximate')
+    assert err.startswith('sparker: warning: calibration="bootstrap" is conservative')
     assert err.count("\n") == 1
     assert warnings.showwarning is before
 

@@ -173,7 +173,7 @@ class TestWeightsAndOrder:
     def test_negative_weights_go_through(self, make, samples, rng, start):
         weight = np.where(rng.random(120) < 0.2, -0.8, 1.1)
         test = make(calibration="bootstrap", start=start).fit(*samples, sample_weight=weight)
-        with pytest.warns(UserWarning, match="bootstrap.*approximate"):
+        with pytest.warns(UserWarning, match="bootstrap.*conservative"):
             result = test.result()
         assert np.all(np.isfinite(test.statistics_))
         assert np.max(np.abs(test.path_amplitudes_)) <= test.max_amplitude

@@ -190,26 +190,34 @@ class TestPermutationAndSplit:
 class TestBootstrap:
     def make(self, weight=None, expected=None):
         observed = observe(make_pool(weight=weight), calibration="bootstrap", expected=expected)
-        with pytest.warns(UserWarning, match="bootstrap.*approximate"):
+        with pytest.warns(UserWarning, match="bootstrap.*conservative"):
             return _toys.make_toys(observed, "bootstrap")
 
-    def test_redraws_both_samples_from_the_reference(self):
+    def test_redraws_the_data_and_leaves_the_other_rows(self):
         toys = self.make()
         assert_array_equal(np.concatenate(toys.pool.blocks), make_pool().blocks[0])
+        most = []
         for weights in draw_many(toys, 20):
             assert weights.data.sum() == 20
-            assert_allclose(weights.reference.sum(), 20, rtol=1e-12)
-            copies = weights.reference / (20 / 50)
-            assert_allclose(copies, np.round(copies), atol=1e-9)
-            assert copies.max() >= 2, "with replacement"
+            left = weights.data == 0
+            assert_allclose(weights.reference, np.where(left, 20 / left.sum(), 0), rtol=1e-12)
+            most.append(weights.data.max())
+        assert max(most) >= 2, "with replacement"
 
-    def test_draws_data_in_proportion_to_weight_and_keeps_the_weight_of_reference_rows(self):
-        weight = np.concatenate([np.full(25, 1.0), np.full(25, 3.0), np.ones(20)])
+    def test_draws_data_in_proportion_to_weight_and_keeps_the_weight_of_other_rows(self):
+        weight = np.concatenate([np.full(25, 0.5), np.full(25, 1.5), np.ones(20)])
         drawn = draw_many(self.make(weight), 400)
         heavy = np.sum([weights.data[25:] for weights in drawn]) / (400 * 20)
         assert_allclose(heavy, 0.75, atol=0.02)
-        share = np.mean([weights.reference[25:].sum() for weights in drawn]) / 20
-        assert_allclose(share, 0.75, atol=0.02)
+        for weights in drawn:
+            raw = weights.reference / weights.reference.max() * 1.5
+            assert_allclose(raw, np.where(weights.data > 0, 0, weight[:50]), rtol=1e-6)
+
+    def test_a_row_that_is_several_loses_those_that_were_drawn(self):
+        weight = np.repeat([1.0, 3.0, 1.0], [25, 25, 20])
+        for weights in draw_many(self.make(weight), 20):
+            left = np.maximum(weight[:50] - weights.data, 0)
+            assert_allclose(weights.reference, 20 * left / left.sum(), rtol=1e-6)
 
     def test_expected_count_makes_poisson_counts(self):
         counts = [weights.data.sum() for weights in draw_many(self.make(expected=30.0), 1000)]
@@ -222,7 +230,7 @@ class TestBootstrap:
         weight = np.repeat([0.9, 0.9, -0.9, 1.0], [100, 200, 100, 1])
         pool = Pool([x[:-1, None], x[-1:, None]], weight)
         observed = _toys.observe(pool, 400, "bootstrap", 60.0, rng)
-        with pytest.warns(UserWarning, match="bootstrap.*approximate"):
+        with pytest.warns(UserWarning, match="bootstrap.*conservative"):
             toys = _toys.make_toys(observed, "bootstrap")
         upper = x[:-1] > 4
         shares, counts, balance = [], [], []
@@ -240,14 +248,14 @@ class TestBootstrap:
     def test_each_negative_draw_takes_its_nearest_positive_draw(self):
         pool = Pool([np.array([[0.0], [1.0], [2.0], [10.0], [1.1], [9.0]])])
         kept = _toys._without_nearest(pool, np.array([0, 1, 1, 2, 3]), np.array([4, 5, 4]))
-        assert kept.tolist() == [0, 2]
+        assert kept.tolist() == [True, False, False, True, False]
 
     def test_warn_where_a_row_would_be_drawn_more_than_once(self):
         weight = np.ones(70)
         weight[7] = 60.0
         observed = observe(make_pool(weight=weight), calibration="bootstrap")
         with (
-            pytest.warns(UserWarning, match="bootstrap.*approximate"),
+            pytest.warns(UserWarning, match="bootstrap.*conservative"),
             pytest.warns(UserWarning, match=r"largest weight is expected 11 times"),
         ):
             _toys.make_toys(observed, "bootstrap")
