@@ -20,7 +20,7 @@ from sklearn.base import clone
 
 from sparker import NullDistribution, SparKerTest
 from sparker._calibration import BATCH, simulate
-from sparker._null import ARRAYS, ToyFailure
+from sparker._null import ARRAYS, SCHEMA, ToyFailure
 from sparker._pool import Pool
 from sparker._toys import PermutationToys
 from sparker.peers import MMDTest
@@ -110,7 +110,7 @@ class TestFile:
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             assert {*file} == {"header", *ARRAYS}
-        assert header["schema"] == 2
+        assert header["schema"] == SCHEMA
         assert header["origin"]["n_kernels"] == 2
 
     def test_is_replaced_whole_or_not_at_all(self, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ class TestFile:
         monkeypatch.setattr("sparker._null.SCHEMA", 1)
         make_bank().save(tmp_path / "bank.npz")
         monkeypatch.undo()
-        with pytest.raises(ValueError, match="another schema than 2"):
+        with pytest.raises(ValueError, match=f"another schema than {SCHEMA}"):
             NullDistribution.load(tmp_path / "bank.npz")
 
 
