@@ -42,10 +42,8 @@ def entries(
     A system that knows the truth knows that of strength `truth`, also where the pair is a null pair.
     """
     known = f" truth {truth:g}" if system.knows_truth else ""
-    name = f"{cell.name} {system.computed or system.name} {strength:g}{known} seed {args.seed}".replace(
-        " ", "_"
-    ).replace("/", "-")
-    path = RUNS / f"{name}.npz"
+    name = f"{cell.name} {system.computed or system.name} {strength:g}{known} seed {args.seed}"
+    path = RUNS / f"{name.replace(' ', '_').replace('/', '-')}.npz"
     rows, seconds = np.empty((0, 0)), np.empty(0)
     if path.exists():
         with np.load(path) as file:
@@ -165,24 +163,26 @@ def _error(hits: np.ndarray) -> float:
 def report(table: Table, name: str, first: str) -> None:
     """A row for each system: mean power and difference from the first, over cells where the best one has 0.15 to 0.95.
 
-    Of the first itself: in how many of them it is best or joint best, and the largest power that it loses.
+    Printed of the first itself: in how many of them it is best or joint best, and where it is not, or loses 0.1.
     """
     cells: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
     for row in table.rows:
         cells.setdefault((row["cell"], row["strength"]), {})[row["system"]] = row
-    best, lost = [], []
+    judged, lost = [], []
     for (cell, strength), of_cell in cells.items():
         rivals = [row for system, row in of_cell.items() if system != "ideal"]
+        if len(rivals) < 2:
+            continue
         top = max(rivals, key=lambda row: (float(row["power_5"]), row["system"] == first))
         if first not in of_cell or not 0.15 <= float(top["power_5"]) <= 0.95:
             continue
         minus, error = -float(top["sparker_minus"]), float(top["error_of_difference"])
-        best.append((cell, strength))
+        judged.append((cell, strength))
         lost.append((minus, minus <= 2 * error, cell, strength, top["system"]))
     summary = Table(TABLES / name, ["system"])
     summary.rows = []
     for system in dict.fromkeys(row["system"] for row in table.rows):
-        rows = [cells[key][system] for key in best if system in cells[key]]
+        rows = [cells[key][system] for key in judged if system in cells[key]]
         if rows:
             minus = np.array([float(row["sparker_minus"]) for row in rows])
             error = np.array([float(row["error_of_difference"]) for row in rows])

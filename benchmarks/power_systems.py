@@ -85,7 +85,7 @@ def _classifier(pair: SamplePair, expected_count: float | None, seed: int) -> np
     X = np.concatenate([pair.reference, pair.data])
     y = np.repeat([0, 1], [len(pair.reference), len(pair.data)])
     train_X, test_X, train_y, test_y = train_test_split(X, y, test_size=0.5, stratify=y, random_state=seed)
-    # Class weights do not matter for the area, and make the binning twenty times as slow.
+    # Class weights do not matter for the area, and make the binning slow.
     model = HistGradientBoostingClassifier(max_iter=50, max_bins=63, max_leaf_nodes=8, random_state=seed)
     model.fit(train_X, train_y)
     return np.array([roc_auc_score(test_y, model.predict_proba(test_X)[:, 1])])

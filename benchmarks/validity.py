@@ -151,6 +151,7 @@ def above(row: dict[str, str]) -> list[str]:
 
 
 def is_of(row: dict[str, str], cell: Cell) -> bool:
+    """Whether a row of the table belongs to a cell."""
     return all(row[key] == str(value) for key, value in asdict(cell).items())
 
 

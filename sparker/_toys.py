@@ -283,9 +283,10 @@ class BootstrapToys:
     """Data redrawn from the reference with replacement, beside the rows of the reference that were not drawn.
 
     Data rows are drawn in proportion to their weight; rows of weight 2 that are two rows leave one if one is drawn.
-    What is drawn often look like narrow anomalies, and what is left lacks what was drawn: toys differ more than
+    A row that is drawn twice looks like a narrow anomaly, and what is left lacks what was drawn: toys differ more than
     independent samples do, so that the test is conservative, the more the smaller N_R / N_D is. A reference that is
-    redrawn, too, has rows where the data of its toy are, as no observed pair has, and p was too small.
+    redrawn, too, has rows where the data of its toy are, as no observed pair has, and p was too small. Data where the
+    reference has no row are in no toy, which works the other way where weights are steep.
 
     Data are rows of weight 1, also where the reference has negative weights: rows are drawn by the size of their
     weights, and a negative draw takes its nearest positive draw away, as in cell resampling (Andersen and Maier,

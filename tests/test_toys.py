@@ -233,17 +233,19 @@ class TestBootstrap:
         with pytest.warns(UserWarning, match="bootstrap.*conservative"):
             toys = _toys.make_toys(observed, "bootstrap")
         upper = x[:-1] > 4
-        shares, counts, balance = [], [], []
+        shares, counts, balance, used_negatives = [], [], [], 0
         for weights in draw_many(toys, 400):
             assert weights.data.min() >= 0
             assert_allclose(weights.data, np.round(weights.data), atol=0)
             counts.append(weights.data.sum())
             shares.append(weights.data[upper].sum() / counts[-1])
+            used_negatives += np.count_nonzero(weights.reference[-100:] == 0)
             balance.append(weights.reference[upper].sum() / weights.reference.sum())
             assert np.all((weights.reference[:300] >= 0) & (weights.reference[-100:].max() <= 0))
         assert_allclose(np.mean(shares), 0.5, atol=4 * np.std(shares) / 20)
         assert_allclose(np.mean(counts), 60, atol=4 * np.sqrt(60 / 400))
         assert_allclose(np.mean(balance), 0.5, atol=0.02)
+        assert used_negatives > 0, "negative rows that took data away are no reference either"
 
     def test_each_negative_draw_takes_its_nearest_positive_draw(self):
         pool = Pool([np.array([[0.0], [1.0], [2.0], [10.0], [1.1], [9.0]])])
