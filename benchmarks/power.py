@@ -1,7 +1,7 @@
 """Power of sparker and its rivals on every data set, by comparison with null samples drawn like the signal samples.
 
 Run: python benchmarks/power.py judge [--data FOLDER] [--null 300] [--signal 200] [--seed 1] [--jobs 2] [--quick]
-                                        [--only CELLS] [--systems NAME ...]
+                                        [--only CELLS] [--systems NAME ...] [--backend auto]
      python benchmarks/power.py ablation [the same]
      python benchmarks/power.py own [the same]
 
@@ -31,41 +31,48 @@ from sparker._aggregation import Rule, aggregate
 from sparker._results import counted_p_value
 
 RUNS = Path(__file__).parent / "runs"
-CHUNK = 50
+TIMED = 3
 
 
 def entries(
     cell: Cell, system: System, strength: float, count: int, args: argparse.Namespace, truth: float = 0.0
-) -> tuple[np.ndarray, float]:
-    """Entries of the first `count` pairs (n, k) and the median seconds of one, computed or read.
+) -> np.ndarray:
+    """Entries of the first `count` pairs (n, k), computed or read.
 
     A system that knows the truth knows that of strength `truth`, also where the pair is a null pair.
     """
     known = f" truth {truth:g}" if system.knows_truth else ""
     name = f"{cell.name} {system.computed or system.name} {strength:g}{known} seed {args.seed}"
-    path = RUNS / f"{name.replace(' ', '_').replace('/', '-')}.npz"
-    rows, seconds = np.empty((0, 0)), np.empty(0)
-    if path.exists():
-        with np.load(path) as file:
-            rows, seconds = file["rows"], file["seconds"]
+    path = RUNS / f"{name.replace(' ', '_').replace('/', '-')}.npy"
+    rows = np.load(path) if path.exists() else np.empty((0, 0))
     while len(rows) < count:
-        chunk = range(len(rows), min(len(rows) + CHUNK, count))
-        done = Parallel(args.jobs)(delayed(_one)(cell, system, strength, truth, i, args.seed) for i in chunk)
-        new, spent = (np.array(part) for part in zip(*done, strict=True))
+        chunk = range(len(rows), min(len(rows) + args.chunk, count))
+        new = np.array(Parallel(args.jobs)(delayed(_one)(cell, system, strength, truth, i, args) for i in chunk))
         rows = new if not len(rows) else np.concatenate([rows, new])
-        seconds = np.concatenate([seconds, spent])
         path.parent.mkdir(exist_ok=True)
-        np.savez(path, rows=rows, seconds=seconds)
-    return rows[:count], float(np.median(seconds[:count]))
+        np.save(path, rows)
+    return rows[:count]
 
 
-def _one(cell: Cell, system: System, strength: float, truth: float, index: int, seed: int) -> tuple[np.ndarray, float]:
-    pair = cell.pair(strength, index, seed)
+def _one(
+    cell: Cell, system: System, strength: float, truth: float, index: int, args: argparse.Namespace
+) -> np.ndarray:
+    pair = cell.pair(strength, index, args.seed)
     if system.knows_truth:
-        pair = replace(pair, true_log_ratio=cell.pair(truth, 0, seed).true_log_ratio)
-    start = time.perf_counter()
-    found = system.entries(pair, cell.expected_count, index)
-    return found, time.perf_counter() - start
+        pair = replace(pair, true_log_ratio=cell.pair(truth, 0, args.seed).true_log_ratio)
+    options = {"backend": args.backend} if system.has_backend else {}
+    return system.entries(pair, cell.expected_count, index, **options)
+
+
+def cost(cell: Cell, system: System, strength: float, seed: int) -> float:
+    """Median seconds of a system for one pair, over three."""
+    spent = []
+    for index in range(TIMED):
+        pair = cell.pair(strength, index, seed)
+        start = time.perf_counter()
+        system.entries(pair, cell.expected_count, index)
+        spent.append(time.perf_counter() - start)
+    return float(np.median(spent))
 
 
 def p_values(null: np.ndarray, signal: np.ndarray, rule: Rule) -> np.ndarray:
@@ -89,8 +96,8 @@ def judge(cells: list[Cell], systems: list[System], table: Table, args: argparse
                 key["seed"] = args.seed
                 if table.has(**key, system=system.name):
                     continue
-                null, _ = entries(cell, system, 0.0, args.null, args, strength)
-                signal, seconds = entries(cell, system, strength, args.signal, args, strength)
+                null = entries(cell, system, 0.0, args.null, args, strength)
+                signal = entries(cell, system, strength, args.signal, args, strength)
                 p = p_values(null, signal, system.rule)
                 hits = p <= 0.05
                 first = table.find(**key, system=systems[0].name)
@@ -104,7 +111,7 @@ def judge(cells: list[Cell], systems: list[System], table: Table, args: argparse
                         "error_5": _error(hits),
                         "sparker_minus": round(float(difference.mean()), 4),
                         "error_of_difference": round(float(difference.std(ddof=1) / np.sqrt(len(hits))), 4),
-                        "seconds": round(seconds, 4),
+                        "seconds": round(cost(cell, system, strength, args.seed), 4),
                         "hits": np.packbits(hits).tobytes().hex(),
                     }
                 )
@@ -213,6 +220,8 @@ def main() -> None:
     parser.add_argument("--signal", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--chunk", type=int, default=50, help="pairs that are computed before they are kept")
+    parser.add_argument("--backend", default="auto", help="of sparker")
     parser.add_argument("--only", default="", help="cells whose name holds this text")
     parser.add_argument("--systems", nargs="*", default=[""], help="the first, and those whose name holds one of these")
     parser.add_argument("--quick", action="store_true", help="60 null and 60 signal pairs, to see that all runs")

@@ -23,12 +23,12 @@ from sparker.peers import LikelihoodRatioTest, MMDTest, StaticKernelTest
 
 RULES["power-mean of counts"] = (counted_log_p, RULES["power-mean"][1])  # for an ablation
 
-Entries = Callable[[SamplePair, float | None, int], np.ndarray]
+Entries = Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True)
 class System:
-    """A name, how entries are computed from (pair, expected count, seed), and the rule that joins them.
+    """A name, how entries are computed from (pair, expected count, seed, options), and the rule that joins them.
 
     It is left out where there are more features than it can bear. Systems with the same ``computed`` have the same
     entries, and differ in the rule.
@@ -40,11 +40,12 @@ class System:
     max_features: int = 10_000
     knows_truth: bool = False
     computed: str = ""
+    has_backend: bool = False
 
 
 def _estimator(make: Callable[..., Any]) -> Entries:
-    def entries(pair: SamplePair, expected_count: float | None, seed: int) -> np.ndarray:
-        test = make(expected_count=expected_count, random_state=seed)
+    def entries(pair: SamplePair, expected_count: float | None, seed: int, **options: Any) -> np.ndarray:
+        test = make(expected_count=expected_count, random_state=seed, **options)
         reference, data = (rows.astype(np.float32) for rows in (pair.reference, pair.data))
         return test.fit(reference, data=data).statistics_
 
@@ -55,7 +56,7 @@ def sparker(name: str = "sparker", **params: Any) -> System:
     """`SparKerTest` with some parameters changed."""
     test = SparKerTest(**params)
     rule = Rule(test.aggregation, test._make_statistic().entry_weights)
-    return System(name, _estimator(lambda **given: SparKerTest(**params, **given)), rule)
+    return System(name, _estimator(lambda **given: SparKerTest(**params, **given)), rule, has_backend=True)
 
 
 def ruled(name: str, rule: str = "power-mean", **weights: float) -> System:

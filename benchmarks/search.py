@@ -1,7 +1,7 @@
 """Median significance of a search in one dimension, against the best that is possible (table 1 of SparKer-NPLM).
 
-Run: python benchmarks/search.py [--rows 10000] [--references 5] [--null 3000] [--signal 200] [--jobs 2]. Null and
-signal data come from the generator and meet one reference of `rows` rows; Z is that of the aggregate among the null
+Run: python benchmarks/search.py [--rows 10000] [--references 5] [--null 3000] [--signal 200] [--jobs 2]
+[--backend auto]. Null and signal data come from the generator and meet one reference of `rows` rows; Z is that of the aggregate among the null
 data, one-sided: counted where at least 10 null data reach it, beyond that from an exponential tail fitted to the upper
 100 aggregates, and marked. Z_id is that of the true likelihood ratio, from its exact law with a Poisson total.
 Means over references of the median over signal data, with standard errors; z_permutation is the median Z of the
@@ -48,11 +48,17 @@ def draw(n_rows: int, reference_seed: int, signal: str | None, toy: int) -> tupl
     )
 
 
-def one(system: str, n_rows: int, reference_seed: int, signal: str | None, toy: int) -> np.ndarray:
+def make(system: str, backend: str, **options: Any) -> Any:
+    """The test of a system."""
+    kind, params = SYSTEMS[system]
+    on_device = {"backend": backend} if kind is SparKerTest else {}
+    return kind(**params, **on_device, expected_count=2000, **options)
+
+
+def one(system: str, backend: str, n_rows: int, reference_seed: int, signal: str | None, toy: int) -> np.ndarray:
     """Entries of one data sample."""
     reference, data = draw(n_rows, reference_seed, signal, toy)
-    make, params = SYSTEMS[system]
-    return make(**params, expected_count=2000, random_state=toy).fit(reference, data=data).statistics_
+    return make(system, backend, random_state=toy).fit(reference, data=data).statistics_
 
 
 def entries(system: str, seed: int, signal: str | None, count: int, args: argparse.Namespace) -> np.ndarray:
@@ -62,7 +68,7 @@ def entries(system: str, seed: int, signal: str | None, count: int, args: argpar
     rows = np.load(path) if path.exists() else np.empty((0, 0))
     while len(rows) < count:
         chunk = range(len(rows), min(len(rows) + CHUNK, count))
-        new = np.array(Parallel(args.jobs)(delayed(one)(system, args.rows, seed, signal, i) for i in chunk))
+        new = np.array(Parallel(args.jobs)(delayed(one)(system, args.backend, args.rows, seed, signal, i) for i in chunk))
         rows = new if not len(rows) else np.concatenate([rows, new])
         path.parent.mkdir(exist_ok=True)
         np.save(path, rows)
@@ -79,11 +85,10 @@ def log_p(null: np.ndarray, row: np.ndarray, rule: Rule) -> float:
     return float(np.log(UPPER / len(toys)) - (observed - upper[0]) / np.mean(upper[1:] - upper[0]))
 
 
-def by_permutation(system: str, n_rows: int, reference_seed: int, signal: str, toy: int) -> float:
+def by_permutation(system: str, backend: str, n_rows: int, reference_seed: int, signal: str, toy: int) -> float:
     """Z of the package's own test."""
     reference, data = draw(n_rows, reference_seed, signal, toy)
-    make, params = SYSTEMS[system]
-    test = make(**params, expected_count=2000, n_toys=499, random_state=toy).fit(reference, data=data)
+    test = make(system, backend, n_toys=499, random_state=toy).fit(reference, data=data)
     return float(test.result().zscore)
 
 
@@ -117,13 +122,13 @@ def main() -> None:
     parser.add_argument("--signal", type=int, default=200)
     parser.add_argument("--permuted", type=int, default=20, help="signal data that are tested by permutation as well")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--backend", default="auto", help="of sparker")
     parser.add_argument("--systems", nargs="*", default=["sparker"], choices=list(SYSTEMS))
     args = parser.parse_args()
     table = Table(TABLES / "search.csv", ["system", "rows", "signal", "n_null", "n_signal", "references"])
     ideal = {signal: ideal_z(signal) for signal in EXPONENTIAL_SIGNALS}
     for system in args.systems:
-        make, params = SYSTEMS[system]
-        test = make(**params)
+        test = make(system, args.backend)
         rule = Rule(test.aggregation, test._make_statistic().entry_weights)
         for signal in EXPONENTIAL_SIGNALS:
             key = {"system": system, "rows": args.rows, "signal": signal, "n_null": args.null}
@@ -137,7 +142,7 @@ def main() -> None:
                 medians.append(float(-ndtri_exp(np.median(found))))
                 beyond |= np.median(found) < np.log(COUNTED / args.null)
             permuted = Parallel(args.jobs)(
-                delayed(by_permutation)(system, args.rows, 300, signal, i) for i in range(args.permuted)
+                delayed(by_permutation)(system, args.backend, args.rows, 300, signal, i) for i in range(args.permuted)
             )
             z = float(np.mean(medians))
             table.add(
