@@ -1,9 +1,11 @@
 """Median significance of a search in one dimension, against the best that is possible (table 1 of SparKer-NPLM).
 
 Run: python benchmarks/search.py [--rows 10000] [--references 5] [--null 3000] [--signal 200] [--jobs 2]
-[--backend auto]. Null and signal data come from the generator and meet one reference of `rows` rows; Z is that of the aggregate among the null
-data, one-sided: counted where at least 10 null data reach it, beyond that from an exponential tail fitted to the upper
-100 aggregates, and marked. Z_id is that of the true likelihood ratio, from its exact law with a Poisson total.
+                                 [--backend auto]
+
+Null and signal data come from the generator and meet one reference of `rows` rows; Z is that of the aggregate among the
+null data, one-sided: counted where at least 10 null data reach it, beyond that from an exponential tail fitted to the
+upper 100 aggregates, and marked. Z_id is that of the true likelihood ratio, from its exact law with a Poisson total.
 Means over references of the median over signal data, with standard errors; z_permutation is the median Z of the
 package's own test with 499 permutation toys, for 20 signal data. Resumable: entries are kept in benchmarks/runs; writes
 benchmarks/tables/search.csv.
@@ -68,7 +70,8 @@ def entries(system: str, seed: int, signal: str | None, count: int, args: argpar
     rows = np.load(path) if path.exists() else np.empty((0, 0))
     while len(rows) < count:
         chunk = range(len(rows), min(len(rows) + CHUNK, count))
-        new = np.array(Parallel(args.jobs)(delayed(one)(system, args.backend, args.rows, seed, signal, i) for i in chunk))
+        draws = (delayed(one)(system, args.backend, args.rows, seed, signal, i) for i in chunk)
+        new = np.array(Parallel(args.jobs)(draws))
         rows = new if not len(rows) else np.concatenate([rows, new])
         path.parent.mkdir(exist_ok=True)
         np.save(path, rows)
