@@ -54,9 +54,7 @@ def entries(
     return rows[:count]
 
 
-def _one(
-    cell: Cell, system: System, strength: float, truth: float, index: int, args: argparse.Namespace
-) -> np.ndarray:
+def _one(cell: Cell, system: System, strength: float, truth: float, index: int, args: argparse.Namespace) -> np.ndarray:
     pair = cell.pair(strength, index, args.seed)
     if system.knows_truth:
         pair = replace(pair, true_log_ratio=cell.pair(truth, 0, args.seed).true_log_ratio)
