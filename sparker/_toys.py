@@ -19,6 +19,10 @@ from sparker._pool import Pool, Weights, unit_mean
 Array = npt.NDArray[Any]
 
 RARELY = 1e-9  # a toy may fail
+FEWEST_LEFT = 5  # rows of the reference, on average, beside redrawn data
+MOST_DRAWN = 0.5  # times that a row may be among the data of a split toy
+TAIL_ROWS, FAR_APART = 5, 0.05  # rows of largest weight, and by how much those numbers may differ among them
+AGAIN = 0.01  # how often too few rows are accepted, and all are asked again
 
 
 class Toys(Protocol):
@@ -43,8 +47,7 @@ def pair_weights(pool: Pool, reference: Array, data: Array, expected: float | No
         raise ValueError(f"The reference weights add up to {total:.6g}: needed is a sum > 0. Pass more reference rows.")
     unit = float((np.sum(data, dtype=np.float64) if expected is None else expected) / total)
     scaled = (unit * reference).astype(pool.dtype, copy=False)
-    # Each draw of a row of event weight adds its square, however often the row is drawn.
-    noise = None if pool.counts else (unit * np.abs(scaled) * pool.weight).astype(pool.dtype)
+    noise = None if pool.counts else np.square(scaled)
     return Weights(scaled, data.astype(pool.dtype, copy=False), unit, noise)
 
 
@@ -87,10 +90,12 @@ def observe(
 ) -> Observed:
     """Weights of the observed pair; the first `n_reference` rows of the pool are the reference.
 
-    With ``"split"`` `given_up` of its rows are not used, by default as many as a toy needs for its data.
+    With ``"split"`` some of its rows are not used: `given_up` at random, or by default those that a toy could have for
+    its data.
     """
     n_data = pool.n_rows - n_reference
-    used = pool.signed_weight.copy()
+    raw = pool.signed_weight
+    used = raw.copy()
     if calibration == "split":
         if n_reference < 2 * n_data:
             raise ValueError(
@@ -100,16 +105,17 @@ def observe(
         # Toys take their N_D data rows from the reference; the observed pair gives up as many, to be like them. What
         # is not used must not be learned from either: rows of weight 0 are never drawn.
         reference = pool.scrambled[pool.scrambled < n_reference]
-        if given_up is None:
-            weight = pool.signed_weight[:n_reference]
-            given_up = n_data if _not_events(weight) else rows_used_up(weight, n_data, expected)
-        used[reference[rng.permutation(n_reference)[:given_up]]] = 0
+        if given_up is None and np.ptp(raw[:n_reference]) > 0 and not _not_events(raw[:n_reference]):
+            check_thinning(raw[:n_reference], n_data if expected is None else expected)
+            used[:n_reference] = thin(raw[:n_reference], n_data, reference, rng)[1]
+        else:
+            used[reference[rng.permutation(n_reference)[: n_data if given_up is None else given_up]]] = 0
     is_data = np.arange(pool.n_rows) >= n_reference
     weights = pair_weights(pool, np.where(is_data, 0.0, used), np.where(is_data, used, 0.0), expected)
     learned = Pool(pool.blocks, used) if calibration == "split" else pool
     if calibration == "bootstrap":  # where toys have fewer places to look at, the observed pair must not have more
         learned.n_distinct = n_reference
-    return Observed(learned, weights, n_reference, n_data, expected, pool.signed_weight)
+    return Observed(learned, weights, n_reference, n_data, expected, raw)
 
 
 def make_toys(observed: Observed, calibration: Any) -> Toys:
@@ -130,7 +136,7 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
             stacklevel=4,
         )
         reference = observed.reference_pool()
-        _warn_if_drawn_twice(reference, observed.n_data if expected is None else expected)
+        _check_redrawing(reference, observed.n_data if expected is None else expected)
         return BootstrapToys(reference, observed.n_data, expected)
     of_reference = weight[: observed.n_reference]
     if np.ptp(of_reference) > 0:
@@ -139,8 +145,7 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
         pool, n_data = observed.reference_pool(), observed.n_data
         if np.ptp(of_reference) == 0:
             return SplitToys(pool, n_data, expected)
-        n_kept = observed.n_reference - rows_used_up(of_reference, n_data, expected)
-        return AcceptedToys(pool, n_data, expected, of_reference, n_kept)
+        return ThinnedToys(pool, n_data, expected)
     return PermutationToys(observed.pool, observed.n_data, expected)
 
 
@@ -163,12 +168,19 @@ def _not_events(weight: Array) -> str:
     return "negative weights" if weight.min() < 0 else "counts of rows" if np.all(weight == np.round(weight)) else ""
 
 
-def _warn_if_drawn_twice(reference: Pool, count: float) -> None:
-    largest = count * reference.weight.max() / reference.signed_weight.sum()
-    if largest > 1:
+def _check_redrawing(reference: Pool, count: float) -> None:
+    """Refuse a reference of which a toy may leave no row, and warn where one row is drawn again and again."""
+    times = count * reference.weight / reference.signed_weight.sum()
+    left = float(np.sum(np.exp(-times)))
+    if left < FEWEST_LEFT:
+        raise ValueError(
+            f'calibration="bootstrap" leaves a toy the reference rows that are not among its {count:g} data rows, '
+            f"about {left:.2g} of {reference.n_rows}: needed are {FEWEST_LEFT}. Pass more reference rows."
+        )
+    if times.max() > 1:
         warnings.warn(
-            f"The reference row of the largest weight is expected {largest:.3g} times in the data of a toy: rows of "
-            "weight 1 do not look like that. Pass more reference rows, or a callable that draws a toy pair.",
+            f"The reference row of the largest weight is expected {times.max():.3g} times in the data of a toy: rows "
+            "of weight 1 do not look like that. Pass more reference rows, or a callable that draws a toy pair.",
             UserWarning,
             stacklevel=5,
         )
@@ -184,8 +196,51 @@ def data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_
     return count
 
 
+def check_thinning(weight: Array, count: float) -> None:
+    """Refuse weights of which one is too large for `thin`, and warn where they have a tail in which rows are few."""
+    expected = count * weight / weight.sum()
+    largest = np.sort(expected)[-TAIL_ROWS:]
+    if largest.max() > MOST_DRAWN:
+        raise ValueError(
+            f"The reference row of the largest weight is expected {largest.max():.3g} times in the data of a toy, and "
+            f'calibration="split" takes up to {MOST_DRAWN}. Pass more reference rows, or a callable.'
+        )
+    if np.ptp(largest) > FAR_APART:
+        warnings.warn(
+            f"The {TAIL_ROWS} largest reference weights are far apart: rows are few where weights are large, data may "
+            "be where there are none, and p may be too small. Pass more reference rows there, or a callable.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def thin(
+    weight: Array, count: int, order: npt.NDArray[np.intp], rng: np.random.Generator
+) -> tuple[npt.NDArray[np.intp], Array]:
+    """Rows drawn in proportion to their weight, none twice, and the weights of the others that make up for them.
+
+    The rows of `order` come at random, and each is accepted with a probability in proportion to its weight; the first
+    `count` of those accepted are drawn, of all others every one stays with the probability 1 - count w / sum(w). Where
+    rows are independent, those drawn and those that stay are so, too, and have the same law as two samples of which
+    the second was thinned like this: so the observed reference has to be.
+    """
+    share = weight / weight.sum()
+    if count * share.max() >= 1:
+        raise ValueError(f"A toy wants {count} data rows, among which the row of the largest weight would always be.")
+    enough = stats.gamma.isf(AGAIN, count)  # of a Poisson number
+    probability = share * min(enough, 1 / share.max())
+    while True:
+        shuffled = order[rng.permutation(len(order))]
+        accepted = shuffled[rng.random(len(order)) < probability[shuffled]]
+        if len(accepted) >= count:
+            break
+    rest = weight / (1 - count * share)
+    rest[accepted[:count]] = 0
+    return accepted[:count], rest
+
+
 def rows_used_up(weight: Array, n_data: int, expected: float | None) -> int:
-    """Reference rows that the data of a split toy take.
+    """Reference rows that the data of varied toys take.
 
     With unequal weights it is the number that `AcceptedToys` take and refuse, or fewer, but for one in a thousand
     million.
@@ -248,8 +303,26 @@ class SplitToys:
 
 
 @dataclass(frozen=True)
+class ThinnedToys:
+    """Split toys of a reference with event weights > 0, see `thin`."""
+
+    pool: Pool
+    n_data: int
+    expected: float | None
+    name: str = "split"
+
+    def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
+        """See `Toys`."""
+        count = data_count(rng, self.n_data, self.expected, self.pool.n_rows)
+        drawn, rest = thin(self.pool.weight, count, self.pool.scrambled, rng)
+        data = np.zeros(self.pool.n_rows)
+        data[drawn] = 1.0
+        return self.pool, pair_weights(self.pool, rest, data, self.expected)
+
+
+@dataclass(frozen=True)
 class AcceptedToys:
-    """Split toys whose data follow weights of the rows, while the reference stays as it is.
+    """Split toys whose data follow varied weights of the rows, while the reference stays as it is.
 
     Rows come in random order; each is accepted as data with a probability in proportion to its weight until there are
     enough, those refused are given up, and the last `n_reference` rows are the reference, each with its weight in the

@@ -153,22 +153,38 @@ class TestPermutationAndSplit:
         with pytest.raises(ValueError, match=message):
             _toys.make_toys(observed, calibration)
 
-    def test_split_gives_up_what_weights_use_up_and_refuses_steep_ones(self):
+    @pytest.mark.parametrize("expected", [None, 20.0])
+    def test_split_of_weighted_rows_takes_data_by_weight_and_makes_up_for_them(self, expected):
         rng = np.random.default_rng(0)
-        pool = Pool([rng.random((400, 1)), rng.random((20, 1))], np.append(rng.uniform(0.5, 1, 400), np.ones(20)))
-        observed = _toys.observe(pool, 400, "split", None, rng)
-        toys = _toys.make_toys(observed, "split")
-        kept = np.flatnonzero(observed.weights.reference)
-        assert len(kept) == toys.n_reference < 380
-        assert_allclose(observed.weights.reference[kept], observed.weights.unit * pool.weight[kept])
-        for weights in draw_many(toys, 20):
-            used = weights.reference > 0
-            assert used.sum() == toys.n_reference
-            assert not np.any(used & (weights.data > 0))
-            assert_allclose(weights.reference[used], weights.unit * pool.weight[:400][used])
-        pool = Pool([rng.random((400, 1)), rng.random((20, 1))], np.append(10.0, np.full(419, 0.5)))
-        with pytest.raises(ValueError, match="largest weight is 19.1 times the mean.*of 400 reference rows"):
-            _toys.observe(pool, 400, "split", None, rng)
+        x, weight = rng.random((400, 1)), rng.uniform(0.2, 1, 400)
+        pool = Pool([x, rng.random((20, 1))], np.append(weight, np.ones(20)))
+        total = weight.sum()
+        observed = _toys.observe(pool, 400, "split", expected, rng)
+        for weights in (observed.weights, *draw_many(_toys.make_toys(observed, "split"), 20)):
+            of_reference, given_up = weights.reference[:400], weights.reference[:400] == 0
+            count = given_up.sum()
+            assert count == (20 if expected is None or weights is observed.weights else weights.data.sum())
+            want = np.where(given_up, 0, weight / (1 - count * weight / total))
+            assert_allclose(of_reference / of_reference.sum(), want / want.sum())
+            if weights is not observed.weights:
+                assert_array_equal(weights.data > 0, given_up)
+        drawn = draw_many(_toys.make_toys(observed, "split"), 2000)
+        mean = np.mean([[weights.data, weights.reference] for weights in drawn], axis=0)
+        scale = 20 / total  # 4.5 deviations of Poisson numbers of draws, and what is left is unbiased
+        assert np.all(np.abs(mean[0] - scale * weight) < 4.5 * np.sqrt(scale * weight / 2000))
+        assert_allclose(mean[1].reshape(8, 50).sum(axis=1), scale * weight.reshape(8, 50).sum(axis=1), rtol=0.01)
+
+    def test_split_refuses_a_weight_that_would_always_be_drawn(self):
+        weight = np.append(10.0, np.full(419, 0.5))
+        pool = Pool([np.arange(400.0)[:, None], np.ones((20, 1))], weight)
+        with pytest.raises(ValueError, match="largest weight is expected 0.955 times.*takes up to 0.5"):
+            _toys.observe(pool, 400, "split", None, np.random.default_rng(0))
+        weight[:5] = [4, 4, 3, 2, 0.5]
+        with pytest.warns(UserWarning, match="5 largest reference weights are far apart"):
+            _toys.observe(Pool(pool.blocks, weight), 400, "split", None, np.random.default_rng(0))
+        weight[:5] = [10, 0.5, 0.5, 0.5, 0.5]
+        with pytest.raises(ValueError, match="A toy wants 21 data rows"):
+            _toys.thin(weight[:400], 21, np.arange(400), np.random.default_rng(0))
 
     @pytest.mark.filterwarnings("ignore:calibration=.bootstrap")
     @pytest.mark.parametrize("calibration", ["permutation", "split", "bootstrap"])
@@ -259,6 +275,15 @@ class TestBootstrap:
         with (
             pytest.warns(UserWarning, match="bootstrap.*conservative"),
             pytest.warns(UserWarning, match=r"largest weight is expected 11 times"),
+        ):
+            _toys.make_toys(observed, "bootstrap")
+
+    def test_refuse_a_reference_of_which_toys_may_leave_nothing(self):
+        pool = Pool([np.arange(10.0)[:, None], np.ones((20, 1))])
+        observed = _toys.observe(pool, 10, "bootstrap", None, np.random.default_rng(0))
+        with (
+            pytest.warns(UserWarning, match="conservative"),
+            pytest.raises(ValueError, match="20 data rows, about 1.4 of 10: needed are 5"),
         ):
             _toys.make_toys(observed, "bootstrap")
 
