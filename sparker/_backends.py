@@ -115,9 +115,10 @@ class Backend:
 
     def warm_up(self, dtype: np.dtype[Any], n_features: int) -> None:
         """Compile what toys will call, once, in this process: workers then only read the compiler's cache."""
-        if self.name != "cupy" and self._module(n_features) is _kernels_numba:
+        module = self._module(n_features)
+        if self.name != "cupy" and module is not _kernels:
             x = np.zeros((1, 1), dtype=dtype)
-            _kernels_numba.value_and_gradient(x, x[0], x[0], x[0], x, 1.0, True)
+            module.value_and_gradient(x, x[0], x[0], x[0], x, 1.0, True)
 
 
 def n_threads(n_jobs: int | None, work: int) -> int:

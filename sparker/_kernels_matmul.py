@@ -4,7 +4,8 @@
 first moved to the median, a block at a time: rows may be more than the memory holds. It agrees with the other twins to
 1e-4, not to the last digit. Callers with many passes over the same rows pass their origin and squared norms.
 
-A product with few centres is bound by reading the rows, which libraries copy before they multiply: loops do not.
+A product with few centres is bound by reading the rows, which libraries copy before they multiply: loops do not. What
+lies between the two products of a block, distances to derivatives, is the compiled code of ``_kernels_numba``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from sparker._kernels import Evaluation, _terms, executor, read_only
+from sparker import _kernels_numba
+from sparker._kernels import LOSSES, Evaluation, executor, read_only
 
 __all__ = [
     "Evaluation",
@@ -29,8 +31,9 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 BLOCK_BYTES = 1 << 22  # a block of rows stays in the third-level cache between its two products
+CACHED_BYTES = 1 << 19  # one of loops, in the second-level cache
 CHUNK = 4  # blocks to a partial sum
-COLUMNS = 96  # centres in a product, a multiple of what products compute at a time
+COLUMNS = 96  # most centres in a product of a batch
 FEW = 8  # centres up to which loops are faster than a product
 ROOM = 128  # numbers beside the features of a row, for kernels and their derivatives
 
@@ -39,8 +42,12 @@ def _median(X: Array) -> Array:
     return np.median(X[:1024], axis=0).astype(X.dtype)
 
 
+def _rows_of(X: Array, n_bytes: int) -> int:
+    return int(max(64, n_bytes // ((X.shape[1] + ROOM) * X.itemsize)))
+
+
 def _blocks(X: Array) -> Iterator[slice]:
-    size = max(64, BLOCK_BYTES // ((X.shape[1] + ROOM) * X.itemsize))
+    size = _rows_of(X, BLOCK_BYTES)
     for start in range(0, len(X), size):
         yield slice(start, min(start + size, len(X)))
 
@@ -100,9 +107,46 @@ def _weighted_sums(weights: Array, rows: Array) -> Array:
     return out
 
 
-def _distances(rows: Array, norms: Array, centers: Array, few: bool = False) -> Array:
+@_compile
+def _add_block(
+    sums: Array, moved: Array, rows: Array, centers: Array, of_rows: Any, weights: Any, start: int, of_kernels: Any
+) -> None:
+    norms, norms_of_centers = of_rows
+    products = _products(centers, rows)
+    _kernels_numba.add_block(sums, products, norms, norms_of_centers, *weights, start, *of_kernels)
+    moved += _weighted_sums(products, rows)
+
+
+@_compile
+def _loop_over_blocks(
+    sums: Array,
+    moved: Array,
+    centers: Array,
+    norms_of_centers: Array,
+    X: Array,
+    origin: Array,
+    from_origin: bool,
+    norms: Array,
+    weights: Any,
+    offset: int,
+    first: int,
+    last: int,
+    size: int,
+    of_kernels: Any,
+) -> None:
+    """Add rows first to last - 1, in blocks of `size` that stay in the second-level cache, by loops alone."""
+    for start in range(first, last, size):
+        stop = min(start + size, last)
+        of_rows = norms[start:stop], norms_of_centers
+        if from_origin:
+            _add_block(sums, moved, X[start:stop] - origin, centers, of_rows, weights, offset + start, of_kernels)
+        else:
+            _add_block(sums, moved, X[start:stop], centers, of_rows, weights, offset + start, of_kernels)
+
+
+def _distances(rows: Array, norms: Array, centers: Array) -> Array:
     """Squared distances, shape (M, n)."""
-    distances = _products(read_only(centers), read_only(rows)) if few else centers @ rows.T
+    distances = centers @ rows.T
     distances *= -2
     distances += norms
     distances += _norms(centers)[:, None]
@@ -207,65 +251,84 @@ def batch_value_and_gradient(
     origin = _median(X) if origin is None else origin
     centers = centers - origin
     moved = bool(origin.any())
-    n_problems = len(toys)
-    size = n_problems if alone else max(1, COLUMNS // centers.shape[1])
-    few = alone and n_problems * centers.shape[1] <= FEW
-    groups = [np.minimum(np.arange(first, first + size), n_problems - 1) for first in range(0, n_problems, size)]
+    n_problems, n_kernels, n_features = centers.shape
+    size = n_problems if alone else _group_size(n_kernels)
+    few = alone and n_problems * n_kernels <= FEW
+    weights = read_only(reference_weights), read_only(data_weights)
+    if norms is None:
+        norms = np.concatenate([_norms(X[block] - origin) for block in _blocks(X)])
+    groups = [
+        _Group(centers[part], size, toys[part], amplitudes[part], widths[part], competition, LOSSES.index(loss))
+        for part in (slice(first, first + size) for first in range(0, n_problems, size))
+    ]
 
-    def add(chunk: Sequence[slice]) -> Evaluation:
-        sums = [_Sums(amplitudes[group], centers[group], widths[group], competition, loss, few) for group in groups]
+    def add(chunk: Sequence[slice]) -> list[tuple[Array, Array]]:
+        sums = [group.zeros() for group in groups]
+        if few:
+            part = chunk[0].start, chunk[-1].stop, _rows_of(X, CACHED_BYTES)
+            groups[0].loop(sums[0], read_only(X), origin, moved, read_only(norms), weights, offset, *part)
+            return sums
         for block in chunk:
-            rows, part = X[block] - origin if moved else X[block], slice(offset + block.start, offset + block.stop)
-            of_rows = _norms(rows) if norms is None else norms[block]
+            rows = X[block] - origin if moved else X[block]
             for group, of_group in zip(groups, sums, strict=True):
-                of_group.add(rows, of_rows, reference_weights[toys[group], part], data_weights[toys[group], part])
-        found = zip(*(of_group.found() for of_group in sums), strict=True)
-        return Evaluation(*(np.concatenate(parts)[:n_problems] for parts in found))
+                group.multiply(of_group, rows, read_only(norms[block]), weights, offset + block.start)
+        return sums
 
     blocks = list(_blocks(X))
     chunks = [blocks[k : k + CHUNK] for k in range(0, len(blocks), CHUNK)]
     found = map(add, chunks) if n_threads == 1 else executor(n_threads).map(add, chunks)
-    return Evaluation(*(sum(parts[1:], start=parts[0]) for parts in zip(*found, strict=True)))
+    parts = []
+    for group, of_group in zip(groups, zip(*found, strict=True), strict=True):
+        parts.append(group.evaluation(*(sum(terms[1:], start=terms[0]) for terms in zip(*of_group, strict=True))))
+    return Evaluation(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-class _Sums:
-    """Running sums over blocks of rows, of problems with the same weights; arrays are (P, M, rows)."""
+def _group_size(n_kernels: int) -> int:
+    """Number of problems in a product: a power of two, as the toys and widths of a batch are, with up to `COLUMNS`."""
+    return 1 << max(0, (COLUMNS // n_kernels).bit_length() - 1)
+
+
+class _Group:
+    """Problems that share matrix products of `size` problems, padded with the last one."""
 
     def __init__(
-        self, amplitudes: Array, centers: Array, widths: Array, competition: bool, loss: str, few: bool
+        self,
+        centers: Array,
+        size: int,
+        toys: Array,
+        amplitudes: Array,
+        widths: Array,
+        competition: bool,
+        loss: int,
     ) -> None:
-        n_problems, n_kernels, n_features = centers.shape
-        self.amplitudes = amplitudes[:, :, None]
-        self.centers = centers.reshape(-1, n_features)
+        n_problems, self.n_kernels, n_features = self.shape = centers.shape
+        padded = centers[np.minimum(np.arange(size), n_problems - 1)]
+        self.centers = padded.reshape(-1, n_features)
+        self.norms = _norms(self.centers)
         self.widths = widths
-        self.competition = competition
-        self.loss = loss
-        self.few = few
-        self.value = np.zeros(n_problems)
-        self.amplitude_gradient = np.zeros((n_problems, n_kernels))
-        self.hessian = np.zeros((n_problems, n_kernels, n_kernels))
-        self.center_gradient = np.zeros((n_problems * n_kernels, n_features))
-        self.curvature = np.zeros((n_problems, n_kernels))
+        scales = (-0.5 / widths**2).astype(centers.dtype)
+        self.of_kernels = read_only(toys), read_only(amplitudes), scales, competition, loss
 
-    def add(self, rows: Array, norms: Array, weight: Array, count: Array) -> None:
-        """Add a block."""
-        distances = _distances(rows, norms, self.centers, self.few).reshape(*self.amplitudes.shape[:2], len(rows))
-        gate, phi = _gate_and_phi(distances, self.widths[:, None, None], self.competition, axis=1)
-        part = self.amplitudes * phi
-        f = part.sum(axis=1)
-        slope = part if gate is None else 2 * part - gate * f[:, None]
-        terms, residual, curving = _terms(f, weight, count, self.loss)
-        residual, curving = residual[:, None], curving[:, None]
-        self.value += np.sum(terms, axis=1, dtype=np.float64)
-        self.amplitude_gradient += (phi @ residual.transpose(0, 2, 1))[:, :, 0]
-        self.hessian += (curving * phi) @ phi.transpose(0, 2, 1)
-        self.curvature += ((slope**2 * distances) @ curving.transpose(0, 2, 1))[:, :, 0]
-        slope = (slope * residual).reshape(len(self.centers), len(rows))
-        moved = _weighted_sums(read_only(slope), read_only(rows)) if self.few else slope @ rows
-        self.center_gradient += moved - slope.sum(axis=1, keepdims=True) * self.centers
+    def zeros(self) -> tuple[Array, Array]:
+        """Sums of no rows, see `_kernels_numba.unpack`, and those of rows times derivatives."""
+        return np.zeros((self.shape[0], _kernels_numba.n_sums(self.n_kernels, 1))), np.zeros(self.shape)
 
-    def found(self) -> Evaluation:
-        """What the rows so far add up to."""
-        width = self.widths[:, None]
-        gradient = self.center_gradient.reshape(*self.hessian.shape[:2], -1) / width[:, None] ** 2
-        return Evaluation(self.value, self.amplitude_gradient, self.hessian, gradient, self.curvature / width**4)
+    def multiply(
+        self, sums: tuple[Array, Array], rows: Array, norms: Array, weights: tuple[Array, Array], start: int
+    ) -> None:
+        """Add a block of rows, which begins at `start` in the weights."""
+        products = self.centers @ rows.T
+        _kernels_numba.add_block(sums[0], products, norms, self.norms, *weights, start, *self.of_kernels)
+        sums[1][...] += (products @ rows)[: self.shape[0] * self.n_kernels].reshape(self.shape)
+
+    def loop(self, sums: tuple[Array, Array], *of_rows: Any) -> None:
+        """Add rows by loops, see `_loop_over_blocks`."""
+        moved = sums[1].reshape(self.centers.shape)
+        _loop_over_blocks(sums[0], moved, read_only(self.centers), self.norms, *of_rows, self.of_kernels)
+
+    def evaluation(self, sums: Array, moved: Array) -> Evaluation:
+        """What the rows add up to."""
+        found = _kernels_numba.unpack(sums, self.n_kernels, 1, self.widths)
+        centers = self.centers[: self.shape[0] * self.n_kernels].reshape(self.shape)
+        gradient = moved / self.widths[:, None, None] ** 2 - found.center_gradient * centers
+        return found._replace(center_gradient=gradient)

@@ -298,6 +298,39 @@ def _loss(weights: Array, counts: Array, loss: int, work: Array, n: int, table: 
 
 
 @_inline
+def _add_kernel(
+    i: int,
+    distances: Array,
+    phi: Array,
+    gate: Array,
+    competition: bool,
+    amplitude: float,
+    nowhere: Array,
+    work: Array,
+    sums: Array,
+    curvature: int,
+    n: int,
+) -> None:
+    """Add kernel i's amplitude gradient, row of the Hessian and curvature, whose sums begin at `curvature`.
+
+    The derivative of the loss along its centre, but for the distance, is left in `work[3]`.
+    """
+    f, curving, residual, slope, product = work[0], work[1], work[2], work[3], work[4]
+    n_kernels = len(phi)
+    of_amplitude, of_center, two = phi.dtype.type(0), phi.dtype.type(0), phi.dtype.type(2)
+    for b in range(n):
+        part = amplitude * phi[i, b]
+        steep = two * part - gate[i, b] * f[b] if competition else part
+        of_amplitude += residual[b] * phi[i, b]
+        of_center += curving[b] * steep * steep * distances[i, b]
+        product[b] = curving[b] * phi[i, b]
+        slope[b] = steep * residual[b]
+    sums[1 + i] += np.float64(of_amplitude)
+    sums[curvature + i] += np.float64(of_center)
+    _add_products(product, phi, nowhere, sums[1 + n_kernels + i * n_kernels :], i + 1, n)
+
+
+@_inline
 def _add_gradients(
     rows: Array,
     distances: Array,
@@ -311,28 +344,16 @@ def _add_gradients(
     sums: Array,
     n: int,
 ) -> None:
-    """Add the block's gradient, Hessian and curvature sums; see `_unpack` for their order.
+    """Add the block's gradient, Hessian and curvature sums; see `unpack` for their order.
 
     A block adds up in the dtype of the rows: these sums steer the steps, and no digit of them is reported.
     """
-    f, curving, residual, slope, product = work[0], work[1], work[2], work[3], work[4]
     n_kernels, n_features = centers.shape
-    hessian, gradient = 1 + n_kernels, 1 + n_kernels + n_kernels * n_kernels
+    gradient = 1 + n_kernels + n_kernels * n_kernels
     curvature = gradient + n_kernels * n_features
-    zero, two = phi.dtype.type(0), phi.dtype.type(2)
     for i in range(n_kernels):
-        amplitude, of_amplitude, of_center = amplitudes[i], zero, zero
-        for b in range(n):
-            part = amplitude * phi[i, b]
-            steep = two * part - gate[i, b] * f[b] if competition else part
-            of_amplitude += residual[b] * phi[i, b]
-            of_center += curving[b] * steep * steep * distances[i, b]
-            product[b] = curving[b] * phi[i, b]
-            slope[b] = steep * residual[b]
-        sums[1 + i] += np.float64(of_amplitude)
-        sums[curvature + i] += np.float64(of_center)
-        _add_products(product, phi, nowhere, sums[hessian + i * n_kernels :], i + 1, n)
-        _add_products(slope, rows, centers[i], sums[gradient + i * n_features :], n_features, n)
+        _add_kernel(i, distances, phi, gate, competition, amplitudes[i], nowhere, work, sums, curvature, n)
+        _add_products(work[3], rows, centers[i], sums[gradient + i * n_features :], n_features, n)
 
 
 @_inline
@@ -378,7 +399,7 @@ def _sum_chunks(
     competition: bool,
     loss: int,
 ) -> None:
-    """Fill chunks first to last - 1 of `partial` (n_chunks, P, ...) with their sums; see `_unpack` for the order.
+    """Fill chunks first to last - 1 of `partial` (n_chunks, P, ...) with their sums; see `unpack` for the order.
 
     Every block of rows is loaded once for all problems that reach it; where there are no `boxes` all do.
     """
@@ -420,6 +441,58 @@ def _sum_chunks(
 
 
 @_compile
+def add_block(
+    sums: Array,
+    products: Array,
+    norms: Array,
+    norms_of_centers: Array,
+    weights: Array,
+    counts: Array,
+    start: int,
+    toys: Array,
+    amplitudes: Array,
+    scales: Array,
+    competition: bool,
+    loss: int,
+) -> None:
+    """Add a block of n rows to the sums (P, ...) of the first P problems whose products (>= P M, n) x mu are known.
+
+    The rows begin at `start` in the weights. Each product is replaced by the derivative of the loss along its centre,
+    but for the distance, whose sum over the rows stands in place of the centre gradient in `sums`.
+    """
+    n_problems, n_kernels = amplitudes.shape
+    n = products.shape[1]
+    table = _table(products)
+    phi = np.empty((n_kernels, n), products.dtype)
+    gate = np.empty((n_kernels, n), products.dtype)
+    work = np.empty((5, n), products.dtype)
+    nowhere = np.zeros(n_kernels, products.dtype)
+    zero, two, least = products.dtype.type(0), products.dtype.type(2), table[1][-1]
+    gradient = 1 + n_kernels + n_kernels * n_kernels
+    for p in range(n_problems):
+        distances = products[p * n_kernels : (p + 1) * n_kernels]
+        of_centers = norms_of_centers[p * n_kernels : (p + 1) * n_kernels]
+        weight, count = weights[toys[p], start : start + n], counts[toys[p], start : start + n]
+        for i in range(n_kernels):
+            for b in range(n):
+                distances[i, b] = max(norms[b] + of_centers[i] - two * distances[i, b], zero)
+        _kernels(distances, scales[p], least, phi, n, table)
+        if competition:
+            _compete(phi, gate, amplitudes[p], work, n)
+        else:
+            _add_up(phi, amplitudes[p], work, n)
+        sums[p, 0] += _loss(weight, count, loss, work, n, table)
+        for i in range(n_kernels):
+            of_kernel = amplitudes[p, i], nowhere, work, sums[p], gradient + n_kernels, n
+            _add_kernel(i, distances, phi, gate, competition, *of_kernel)
+            total = zero
+            for b in range(n):
+                distances[i, b] = work[3, b]
+                total += work[3, b]
+            sums[p, gradient + i] += np.float64(total)
+
+
+@_compile
 def _forward(X: Array, centers: Array, scale: float, competition: bool) -> Array:
     """phi, gate and squared distances of every row, shape (3, n, M)."""
     n_kernels, n_features = centers.shape
@@ -447,7 +520,12 @@ def _forward(X: Array, centers: Array, scale: float, competition: bool) -> Array
     return out
 
 
-def _unpack(sums: Array, n_kernels: int, n_features: int, widths: Array) -> Evaluation:
+def n_sums(n_kernels: int, n_features: int) -> int:
+    """Number of sums of a problem, see `unpack`."""
+    return 1 + n_kernels * (2 + n_kernels + n_features)
+
+
+def unpack(sums: Array, n_kernels: int, n_features: int, widths: Array) -> Evaluation:
     """Sums of `_sum_chunks`: loss, amplitude gradient, lower Hessian, centre gradient and curvature, in this order."""
     gradient = sums[:, 1 + n_kernels + n_kernels**2 :]
     lower = sums[:, 1 + n_kernels : 1 + n_kernels + n_kernels**2].reshape(-1, n_kernels, n_kernels)
@@ -534,7 +612,7 @@ def batch_value_and_gradient(
     scales = (-0.5 / widths**2).astype(X.dtype)
     chunk_size = min(CHUNK, BLOCK * -(-len(X) // (CHUNKS * BLOCK)))
     n_chunks = -(-len(X) // chunk_size)
-    partial = np.zeros((n_chunks, n_problems, 1 + n_kernels * (2 + n_kernels + n_features)))
+    partial = np.zeros((n_chunks, n_problems, n_sums(n_kernels, n_features)))
     boxes = np.empty((0, 2, n_features), X.dtype) if boxes is None else boxes
     of_rows = [read_only(array) for array in (X, reference_weights, data_weights)]
     of_kernels = [read_only(array) for array in (toys, amplitudes, centers)]
@@ -557,4 +635,4 @@ def batch_value_and_gradient(
     sums = np.zeros(partial.shape[1:])
     for chunk in partial:  # one by one: their order must not depend on how NumPy sums
         sums += chunk
-    return _unpack(sums, n_kernels, n_features, widths)
+    return unpack(sums, n_kernels, n_features, widths)

@@ -27,7 +27,8 @@ ORDER = [
     {"_starts"},
     {"_objective"},
     {"_backends"},
-    {"_kernels_numba", "_kernels_matmul", "_kernels_cupy"},
+    {"_kernels_matmul"},
+    {"_kernels_numba", "_kernels_cupy"},
     {"_kernels", "_schedule"},
     {"_pool", "_version"},
 ]
