@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 RARELY = 1e-9  # a toy may fail
 FEWEST_LEFT = 5  # rows of the reference, on average, beside redrawn data
 MOST_DRAWN = 0.5  # times that a row may be among the data of a split toy
-TAIL_ROWS, FAR_APART = 5, 0.05  # rows of largest weight, and by how much those numbers may differ among them
+SPARSE = 0.02  # such a number below which it does not matter what weights are like beyond the largest
 AGAIN = 0.01  # how often too few rows are accepted, and all are asked again
 
 
@@ -197,21 +197,33 @@ def data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_
 
 
 def check_thinning(weight: Array, count: float) -> None:
-    """Refuse weights of which one is too large for `thin`, and warn where they have a tail in which rows are few."""
-    expected = count * weight / weight.sum()
-    largest = np.sort(expected)[-TAIL_ROWS:]
-    if largest.max() > MOST_DRAWN:
+    """Refuse weights of which one is too large for `thin`, and warn where they seem to have no upper bound."""
+    largest = count * weight.max() / weight.sum()
+    if largest > MOST_DRAWN:
         raise ValueError(
-            f"The reference row of the largest weight is expected {largest.max():.3g} times in the data of a toy, and "
+            f"The reference row of the largest weight is expected {largest:.3g} times in the data of a toy, and "
             f'calibration="split" takes up to {MOST_DRAWN}. Pass more reference rows, or a callable.'
         )
-    if np.ptp(largest) > FAR_APART:
+    if largest > SPARSE and tail_shape(weight) > 0:
         warnings.warn(
-            f"The {TAIL_ROWS} largest reference weights are far apart: rows are few where weights are large, data may "
-            "be where there are none, and p may be too small. Pass more reference rows there, or a callable.",
+            "The reference weights seem to have no upper bound. Data may be where the reference has no rows, which "
+            'toys have more rarely, and p be too small: calibration="bootstrap" is cautious there.',
             UserWarning,
             stacklevel=4,
         )
+
+
+def tail_shape(weight: Array) -> float:
+    """Shape of a generalised Pareto law of the upper fifth of weights: where it is > 0 they have no upper bound.
+
+    By probability-weighted moments (Hosking and Wallis, Technometrics 29 (1987) 339).
+    """
+    upper = np.sort(weight)[-len(weight) // 5 :]
+    excess = upper[1:] - upper[0]
+    if excess.mean() == 0:
+        return -np.inf
+    above = 1 - (np.arange(1, len(upper)) - 0.35) / len(excess)
+    return float(2 - excess.mean() / (excess.mean() - 2 * np.mean(above * excess)))
 
 
 def thin(

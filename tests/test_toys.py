@@ -1,8 +1,11 @@
 """Toys: who is data, who is reference, and with what weight."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 
 from sparker import _toys
 from sparker._pool import Pool
@@ -174,13 +177,25 @@ class TestPermutationAndSplit:
         assert np.all(np.abs(mean[0] - scale * weight) < 4.5 * np.sqrt(scale * weight / 2000))
         assert_allclose(mean[1].reshape(8, 50).sum(axis=1), scale * weight.reshape(8, 50).sum(axis=1), rtol=0.01)
 
+    @pytest.mark.filterwarnings("error")
+    def test_split_warns_of_weights_without_a_bound_where_their_rows_may_be_data(self):
+        x = np.random.default_rng(0).exponential(size=(600, 1))
+        for weight, n_data, warns in (
+            (np.exp(0.3 * x), 20, True),
+            (np.exp(0.3 * x), 1, False),
+            (np.exp(-x), 20, False),
+        ):
+            pool = Pool([x, x[:n_data]], np.append(weight, np.ones(n_data)))
+            with pytest.warns(UserWarning, match="no upper bound") if warns else nullcontext():
+                _toys.observe(pool, 600, "split", None, np.random.default_rng(0))
+
     def test_split_refuses_a_weight_that_would_always_be_drawn(self):
         weight = np.append(10.0, np.full(419, 0.5))
         pool = Pool([np.arange(400.0)[:, None], np.ones((20, 1))], weight)
         with pytest.raises(ValueError, match="largest weight is expected 0.955 times.*takes up to 0.5"):
             _toys.observe(pool, 400, "split", None, np.random.default_rng(0))
         weight[:5] = [4, 4, 3, 2, 0.5]
-        with pytest.warns(UserWarning, match="5 largest reference weights are far apart"):
+        with pytest.warns(UserWarning, match="weights seem to have no upper bound"):
             _toys.observe(Pool(pool.blocks, weight), 400, "split", None, np.random.default_rng(0))
         weight[:5] = [10, 0.5, 0.5, 0.5, 0.5]
         with pytest.raises(ValueError, match="A toy wants 21 data rows"):
@@ -201,6 +216,13 @@ class TestPermutationAndSplit:
         weights = toys.draw(np.random.default_rng(0))[1]
         assert_allclose(weights.reference.sum(), 20, rtol=1e-12)
         assert weights.data.sum() == 20
+
+
+@pytest.mark.parametrize("shape", [-1.0, -0.3, 0.3, 0.6])
+def test_the_shape_of_the_tail_of_weights_is_that_of_their_law(shape):
+    weight = 1 + stats.genpareto.rvs(shape, size=100_000, random_state=0)
+    assert_allclose(_toys.tail_shape(weight), shape, atol=0.05)
+    assert _toys.tail_shape(np.ones(20)) == -np.inf
 
 
 class TestBootstrap:
