@@ -80,7 +80,9 @@ def learn(pool: Pool) -> Moments:
     square = _sum(sample.weight[part] @ X**2 for X, part in _blocks(sample, mean, one)) / total
     # What is left of a constant column is rounding of its mean.
     deviation = np.where(square > (1e-12 * mean) ** 2, np.sqrt(square), np.inf)
-    correlation = _sum((sample.weight[part] * z.T) @ z for z, part in _blocks(sample, mean, deviation)) / total
+    root = np.sqrt(sample.weight)[:, None]
+    weighted = (root[part] * z for z, part in _blocks(sample, mean, deviation))
+    correlation = _sum(z.T @ z for z in weighted) / total  # of one array with itself: half of the products
     # Variances of as many directions as rows could not be told from noise. The bootstrap needs this to be valid: its
     # toys have fewer distinct rows than the observed pair.
     rank = max(1, min(d, RANK, int(total / ROWS_PER_DIRECTION)))
