@@ -15,7 +15,7 @@ from joblib.parallel import get_active_backend
 
 from sparker._null import NullDistribution, load_run, plain
 from sparker._pool import BATCH, DEVICE_BATCH, Pool, Weights
-from sparker._toys import CallableToys, Observed, PermutationToys, Toys
+from sparker._toys import CallableToys, Observed, PermutationToys, ThinnedToys, Toys
 from sparker._version import __version__
 
 Array = npt.NDArray[Any]
@@ -88,12 +88,13 @@ def describe(statistic: Any, toys: Toys, observed: Observed, seed: int, pooled: 
     data: toys from its reference would serve no other data, and the form of the samples is an item there.
     """
     kept, counted = isinstance(toys, PermutationToys), observed.expected is not None
+    rows = toys.reference if isinstance(toys, ThinnedToys) else toys.pool  # with the weights that they are drawn by
     items: dict[str, Any] = {"version": __version__, "statistic": type(statistic).__name__}
     items |= {item.name: getattr(statistic, item.name) for item in fields(statistic)}
     items |= {
         "calibration": toys.function if isinstance(toys, CallableToys) else toys.name,
-        "rows": None if toys.pool is None else toys.pool.fingerprint(),
-        "n_rows": None if toys.pool is None else toys.pool.n_rows,
+        "rows": None if rows is None else rows.fingerprint(),
+        "n_rows": None if rows is None else rows.n_rows,
         "n_features": observed.pool.n_features,
         "dtype": str(observed.pool.dtype),
         "n_data": None if counted else observed.n_data,

@@ -33,7 +33,10 @@ Array = npt.NDArray[Any]
 BLOCK_BYTES = 1 << 22  # a block of rows stays in the third-level cache between its two products
 CACHED_BYTES = 1 << 19  # one of loops, in the second-level cache
 CHUNK = 4  # blocks to a partial sum
-COLUMNS = 96  # most centres in a product of a batch
+COLUMNS = 96  # centres in a product of a batch, at most, if there is more than one problem in it
+TILE = (
+    24  # centres that products compute at a time: the last bits of a column outside of whole tiles depend on its place
+)
 FEW = 8  # centres up to which loops are faster than a product
 ROOM = 128  # numbers beside the features of a row, for kernels and their derivatives
 
@@ -153,14 +156,14 @@ def _distances(rows: Array, norms: Array, centers: Array) -> Array:
     return np.maximum(distances, 0, out=distances)
 
 
-def _gate_and_phi(distances: Array, width: Array, competition: bool, axis: int) -> tuple[Array | None, Array]:
-    """Gate and phi; the kernels of a problem stand along `axis`."""
-    log_kernels = distances * (-0.5 / width**2).astype(distances.dtype)
+def _gate_and_phi(distances: Array, width: float, competition: bool) -> tuple[Array | None, Array]:
+    """Gate and phi of squared distances (n, M)."""
+    log_kernels = distances * distances.dtype.type(-0.5 / width**2)
     kernels = _exp(log_kernels)
     if not competition:
         return None, kernels
-    gate = _exp(log_kernels - log_kernels.max(axis=axis, keepdims=True))
-    gate /= gate.sum(axis=axis, keepdims=True)
+    gate = _exp(log_kernels - log_kernels.max(axis=1, keepdims=True))
+    gate /= gate.sum(axis=1, keepdims=True)
     return gate, gate * kernels
 
 
@@ -185,14 +188,14 @@ def squared_distances(X: Array, centers: Array) -> Array:
 
 def responsibilities(X: Array, centers: Array, width: float) -> Array:
     """See `sparker._kernels.responsibilities`."""
-    gate, _ = _gate_and_phi(squared_distances(X, centers), np.array(width), True, axis=1)
+    gate, _ = _gate_and_phi(squared_distances(X, centers), width, True)
     assert gate is not None
     return gate
 
 
 def activations(X: Array, centers: Array, width: float, competition: bool) -> Array:
     """See `sparker._kernels.activations`."""
-    return _gate_and_phi(squared_distances(X, centers), np.array(width), competition, axis=1)[1]
+    return _gate_and_phi(squared_distances(X, centers), width, competition)[1]
 
 
 def log_density_ratio(X: Array, amplitudes: Array, centers: Array, width: float, competition: bool) -> Array:
@@ -245,8 +248,8 @@ def batch_value_and_gradient(
     """See `sparker._kernels.batch_value_and_gradient`; `norms` are the squared distances of the rows from `origin`.
 
     The last bits of a product depend on its shape. Where the problems are `alone` they share one; else they are cut
-    into groups of `COLUMNS` centres, the last one padded, so that a problem does not depend on how many others there
-    are. Chunks of blocks go to `n_threads` threads, to the same bits.
+    into groups of one size, the last one padded, so that a problem depends neither on how many others there are nor on
+    its place among them. Chunks of blocks go to `n_threads` threads, to the same bits.
     """
     origin = _median(X) if origin is None else origin
     centers = centers - origin
@@ -258,7 +261,16 @@ def batch_value_and_gradient(
     if norms is None:
         norms = np.concatenate([_norms(X[block] - origin) for block in _blocks(X)])
     groups = [
-        _Group(centers[part], size, toys[part], amplitudes[part], widths[part], competition, LOSSES.index(loss))
+        _Group(
+            centers[part],
+            size,
+            1 if alone else TILE,
+            toys[part],
+            amplitudes[part],
+            widths[part],
+            competition,
+            LOSSES.index(loss),
+        )
         for part in (slice(first, first + size) for first in range(0, n_problems, size))
     ]
 
@@ -289,12 +301,13 @@ def _group_size(n_kernels: int) -> int:
 
 
 class _Group:
-    """Problems that share matrix products of `size` problems, padded with the last one."""
+    """Problems that share matrix products of `size` problems in whole tiles, padded with one of them."""
 
     def __init__(
         self,
         centers: Array,
         size: int,
+        tile: int,
         toys: Array,
         amplitudes: Array,
         widths: Array,
@@ -302,8 +315,8 @@ class _Group:
         loss: int,
     ) -> None:
         n_problems, self.n_kernels, n_features = self.shape = centers.shape
-        padded = centers[np.minimum(np.arange(size), n_problems - 1)]
-        self.centers = padded.reshape(-1, n_features)
+        padded = centers[np.minimum(np.arange(size), n_problems - 1)].reshape(-1, n_features)
+        self.centers = np.concatenate([padded, padded[:1].repeat(-len(padded) % tile, axis=0)])
         self.norms = _norms(self.centers)
         self.widths = widths
         scales = (-0.5 / widths**2).astype(centers.dtype)

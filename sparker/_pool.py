@@ -5,6 +5,7 @@ Permutations, bootstraps, event weights and Poisson counts differ in these two v
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -294,7 +295,7 @@ def effective_size(weight: Array) -> float:
 def unit_mean(weight: Array) -> Array:
     """Weights scaled to sizes of mean 1; whole numbers that differ are counts of rows, and stay."""
     counts = np.ptp(weight) > 0 and np.all(weight == np.round(weight))
-    return weight if counts else weight / np.abs(weight).mean()
+    return weight if counts else weight * (len(weight) / math.fsum(np.abs(weight)))  # whatever the order of rows
 
 
 def _mix(key: Array) -> Array:

@@ -21,6 +21,8 @@ Array = npt.NDArray[Any]
 RARELY = 1e-9  # a toy may fail
 FEWEST_LEFT = 5  # rows of the reference, on average, beside redrawn data
 MOST_DRAWN = 0.5  # times that a row may be among the data of a split toy
+UNBOUNDED = -0.25  # shape of a tail, less two errors: that of an exponential tail is 0
+FEWEST_OF_TAIL = 5  # rows from which a shape is known at all
 SPARSE = 0.02  # such a number below which it does not matter what weights are like beyond the largest
 AGAIN = 0.01  # how often too few rows are accepted, and all are asked again
 
@@ -106,13 +108,14 @@ def observe(
         # is not used must not be learned from either: rows of weight 0 are never drawn.
         reference = pool.scrambled[pool.scrambled < n_reference]
         if given_up is None and np.ptp(raw[:n_reference]) > 0 and not _not_events(raw[:n_reference]):
-            check_thinning(raw[:n_reference], n_data if expected is None else expected)
+            check_thinning(raw[:n_reference], n_data if expected is None else max(n_data, expected))
             used[:n_reference] = thin(raw[:n_reference], n_data, reference, rng)[1]
         else:
             used[reference[rng.permutation(n_reference)[: n_data if given_up is None else given_up]]] = 0
     is_data = np.arange(pool.n_rows) >= n_reference
     weights = pair_weights(pool, np.where(is_data, 0.0, used), np.where(is_data, used, 0.0), expected)
-    learned = Pool(pool.blocks, used) if calibration == "split" else pool
+    # Rows of weight 1, as the data are: toys learn from reference rows, whose own weights would tell them from data.
+    learned = Pool(pool.blocks, (used != 0) * 1.0) if calibration == "split" else pool
     if calibration == "bootstrap":  # where toys have fewer places to look at, the observed pair must not have more
         learned.n_distinct = n_reference
     return Observed(learned, weights, n_reference, n_data, expected, raw)
@@ -133,7 +136,7 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
             'calibration="bootstrap" is conservative: a toy has repeated data rows, and what is left of the reference '
             'lacks them. Where the weights allow it, "split" finds more.',
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         reference = observed.reference_pool()
         _check_redrawing(reference, observed.n_data if expected is None else expected)
@@ -145,7 +148,7 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
         pool, n_data = observed.reference_pool(), observed.n_data
         if np.ptp(of_reference) == 0:
             return SplitToys(pool, n_data, expected)
-        return ThinnedToys(pool, n_data, expected)
+        return ThinnedToys(pool, Pool(pool.blocks), n_data, expected)
     return PermutationToys(observed.pool, observed.n_data, expected)
 
 
@@ -170,19 +173,20 @@ def _not_events(weight: Array) -> str:
 
 def _check_redrawing(reference: Pool, count: float) -> None:
     """Refuse a reference of which a toy may leave no row, and warn where one row is drawn again and again."""
-    times = count * reference.weight / reference.signed_weight.sum()
-    left = float(np.sum(np.exp(-times)))
+    rows = reference.weight if reference.counts else np.ones(reference.n_rows)  # that a row stands for
+    times = count * reference.weight / reference.signed_weight.sum() / np.maximum(rows, 1)
+    left = float(np.sum(rows * np.exp(-times)))
     if left < FEWEST_LEFT:
         raise ValueError(
             f'calibration="bootstrap" leaves a toy the reference rows that are not among its {count:g} data rows, '
-            f"about {left:.2g} of {reference.n_rows}: needed are {FEWEST_LEFT}. Pass more reference rows."
+            f"about {left:.2g} of {rows.sum():g}: needed are {FEWEST_LEFT}. Pass more reference rows."
         )
     if times.max() > 1:
         warnings.warn(
             f"The reference row of the largest weight is expected {times.max():.3g} times in the data of a toy: rows "
             "of weight 1 do not look like that. Pass more reference rows, or a callable that draws a toy pair.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
@@ -204,23 +208,24 @@ def check_thinning(weight: Array, count: float) -> None:
             f"The reference row of the largest weight is expected {largest:.3g} times in the data of a toy, and "
             f'calibration="split" takes up to {MOST_DRAWN}. Pass more reference rows, or a callable.'
         )
-    if largest > SPARSE and tail_shape(weight) > 0:
+    if largest > SPARSE and tail_shape(weight) > UNBOUNDED:
         warnings.warn(
             "The reference weights seem to have no upper bound. Data may be where the reference has no rows, which "
             'toys have more rarely, and p be too small: calibration="bootstrap" is cautious there.',
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
 def tail_shape(weight: Array) -> float:
-    """Shape of a generalised Pareto law of the upper fifth of weights: where it is > 0 they have no upper bound.
+    """Shape of a generalised Pareto law of the upper fifth of weights: from 0 on they have no upper bound.
 
-    By probability-weighted moments (Hosking and Wallis, Technometrics 29 (1987) 339).
+    By probability-weighted moments (Hosking and Wallis, Technometrics 29 (1987) 339). -inf where several rows share
+    the largest weight, which is a bound then, and where there are too few of them to tell.
     """
     upper = np.sort(weight)[-len(weight) // 5 :]
     excess = upper[1:] - upper[0]
-    if excess.mean() == 0:
+    if len(excess) < FEWEST_OF_TAIL or upper[-1] - upper[-2] <= 1e-12 * upper[-1]:
         return -np.inf
     above = 1 - (np.arange(1, len(upper)) - 0.35) / len(excess)
     return float(2 - excess.mean() / (excess.mean() - 2 * np.mean(above * excess)))
@@ -232,9 +237,9 @@ def thin(
     """Rows drawn in proportion to their weight, none twice, and the weights of the others that make up for them.
 
     The rows of `order` come at random, and each is accepted with a probability in proportion to its weight; the first
-    `count` of those accepted are drawn, of all others every one stays with the probability 1 - count w / sum(w). Where
-    rows are independent, those drawn and those that stay are so, too, and have the same law as two samples of which
-    the second was thinned like this: so the observed reference has to be.
+    `count` of those accepted are drawn, and every row stays with a probability of about 1 - count w / sum(w). Where
+    rows are independent, those drawn and those that stay are so, too, and have the same law, but for the sum, as two
+    samples of which the second was thinned like this: so the observed reference has to be.
     """
     share = weight / weight.sum()
     if count * share.max() >= 1:
@@ -316,8 +321,17 @@ class SplitToys:
 
 @dataclass(frozen=True)
 class ThinnedToys:
-    """Split toys of a reference with event weights > 0, see `thin`."""
+    """Split toys of a reference with event weights > 0, see `thin`.
 
+    Attributes
+    ----------
+    reference : Pool
+        The reference with its weights.
+    pool : Pool
+        The same rows of weight 1, from which toys learn.
+    """
+
+    reference: Pool
     pool: Pool
     n_data: int
     expected: float | None
@@ -326,10 +340,10 @@ class ThinnedToys:
     def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
         """See `Toys`."""
         count = data_count(rng, self.n_data, self.expected, self.pool.n_rows)
-        drawn, rest = thin(self.pool.weight, count, self.pool.scrambled, rng)
+        drawn, rest = thin(self.reference.weight, count, self.pool.scrambled, rng)
         data = np.zeros(self.pool.n_rows)
         data[drawn] = 1.0
-        return self.pool, pair_weights(self.pool, rest, data, self.expected)
+        return self.pool, pair_weights(self.reference, rest, data, self.expected)
 
 
 @dataclass(frozen=True)

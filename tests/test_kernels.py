@@ -356,6 +356,25 @@ class TestThreadsOfProducts:
             assert_array_equal(one, other)
 
 
+@BOTH_DTYPES
+@pytest.mark.parametrize("n_kernels", [1, 2, 3, 4, 5, 7, 8, 16, 100])
+def test_a_problem_of_a_batch_of_products_depends_on_no_other_to_the_bit(draw_problem, rng, dtype, n_kernels):
+    problem, n_problems = draw_problem(n=300, d=60), 9
+    X, weights = problem.X.astype(dtype), rng.random((2, n_problems, 300)).astype(dtype)
+    amplitudes = rng.normal(size=(n_problems, n_kernels)).astype(dtype)
+    centers = rng.normal(size=(n_problems, n_kernels, 60)).astype(dtype)
+    widths = rng.uniform(3, 9, n_problems)
+
+    def evaluate(order):
+        at = amplitudes[order], centers[order], widths[order]
+        return _kernels_matmul.batch_value_and_gradient(X, *weights, 0, order, *at, True, alone=False)
+
+    whole = evaluate(np.arange(n_problems))
+    for order in (rng.permutation(n_problems), np.array([5]), np.array([7, 2])):
+        for got, want in zip(evaluate(order), whole, strict=True):
+            assert_array_equal(got, want[order])
+
+
 class TestReach:
     """Blocks of rows that no kernel reaches are left out, which no sum may show."""
 

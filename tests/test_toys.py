@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from sparker import _toys
+from sparker import SparKerTest, _toys
 from sparker._pool import Pool
 
 
@@ -189,12 +189,31 @@ class TestPermutationAndSplit:
             with pytest.warns(UserWarning, match="no upper bound") if warns else nullcontext():
                 _toys.observe(pool, 600, "split", None, np.random.default_rng(0))
 
+    def test_split_thins_the_reference_by_the_data_that_are_there_if_they_are_more_than_expected(self):
+        weight = np.append(np.random.default_rng(0).uniform(0.3, 1, 400), np.ones(90))
+        weight[3] = 4.0
+        pool = Pool([np.arange(400.0)[:, None], np.ones((90, 1))], weight)
+        with pytest.raises(ValueError, match="largest weight is expected .* takes up to 0.5"):
+            _toys.observe(pool, 400, "split", 10.0, np.random.default_rng(0))
+
+    def test_split_learns_as_much_from_the_observed_pair_as_from_toys(self):
+        """Weights must not tell reference rows from data where directions are learned: the spread has one law."""
+        entries = []
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            samples, weight = (rng.normal(size=(300, 30)), rng.normal(size=(75, 30))), rng.uniform(0.2, 1, 300)
+            test = SparKerTest(1, n_widths=1, n_candidates=10, n_toys=9, calibration="split", random_state=seed)
+            test.fit(*samples, sample_weight=weight)
+            entries.append([test.statistics_[-1], test.calibrate().values[:, -1].mean()])
+        observed, toys = np.mean(entries, axis=0)
+        assert observed < 3 * toys  # one-sided squares of a normal number, 20 of them: mean 0.5, deviation 0.25
+
     def test_split_refuses_a_weight_that_would_always_be_drawn(self):
         weight = np.append(10.0, np.full(419, 0.5))
         pool = Pool([np.arange(400.0)[:, None], np.ones((20, 1))], weight)
         with pytest.raises(ValueError, match="largest weight is expected 0.955 times.*takes up to 0.5"):
             _toys.observe(pool, 400, "split", None, np.random.default_rng(0))
-        weight[:5] = [4, 4, 3, 2, 0.5]
+        weight[:5] = [4, 3.5, 3, 2, 0.5]
         with pytest.warns(UserWarning, match="weights seem to have no upper bound"):
             _toys.observe(Pool(pool.blocks, weight), 400, "split", None, np.random.default_rng(0))
         weight[:5] = [10, 0.5, 0.5, 0.5, 0.5]
@@ -222,7 +241,12 @@ class TestPermutationAndSplit:
 def test_the_shape_of_the_tail_of_weights_is_that_of_their_law(shape):
     weight = 1 + stats.genpareto.rvs(shape, size=100_000, random_state=0)
     assert_allclose(_toys.tail_shape(weight), shape, atol=0.05)
-    assert _toys.tail_shape(np.ones(20)) == -np.inf
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_have_a_bound_that_rows_share_or_too_few_rows_to_tell():
+    for weight in (np.ones(100), np.repeat([1.0, 5.0], [95, 5]), np.arange(1.0, 21)):
+        assert _toys.tail_shape(weight) == -np.inf
 
 
 class TestBootstrap:
@@ -292,13 +316,20 @@ class TestBootstrap:
 
     def test_warn_where_a_row_would_be_drawn_more_than_once(self):
         weight = np.ones(70)
-        weight[7] = 60.0
+        weight[7] = 60.5
         observed = observe(make_pool(weight=weight), calibration="bootstrap")
         with (
             pytest.warns(UserWarning, match="bootstrap.*conservative"),
-            pytest.warns(UserWarning, match=r"largest weight is expected 11 times"),
+            pytest.warns(UserWarning, match=r"largest weight is expected 11.1 times"),
         ):
             _toys.make_toys(observed, "bootstrap")
+
+    @pytest.mark.filterwarnings("ignore:calibration:UserWarning")
+    def test_counts_of_rows_leave_what_as_many_rows_would(self):
+        pool = Pool([np.arange(20.0)[:, None], np.ones((200, 1))], np.append(np.arange(400, 420), np.ones(200)))
+        observed = _toys.observe(pool, 20, "bootstrap", None, np.random.default_rng(0))
+        toys = _toys.make_toys(observed, "bootstrap")
+        assert np.all(toys.draw(np.random.default_rng(0))[1].reference > 0)
 
     def test_refuse_a_reference_of_which_toys_may_leave_nothing(self):
         pool = Pool([np.arange(10.0)[:, None], np.ones((20, 1))])
