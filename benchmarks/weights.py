@@ -3,7 +3,7 @@
 Run: python benchmarks/weights.py [--sets 1000] [--jobs 2]. The reference is exponential. Its weights are e^(b x), which
 have no upper bound for b > 0, and the data follow them; or a fifth of them are -1, the others 1, and the data are
 exponential; or weights are uniform and know nothing of twenty normal features. Rates of p at or below 5 and 10 % over
-independent sets, with 19 toys each. "split" refuses a set in which one row is expected in half of the toys, and warns
+independent sets, with 19 toys each. "split" refuses a set in which one row is expected in too many toys, and warns
 of one whose weights seem to have no bound: the shares of such sets stand beside the rates, which are those of sets it
 is silent about, and of those it warns of; where there are a hundred. Resumable; writes benchmarks/tables/weights.csv.
 """

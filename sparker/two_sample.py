@@ -89,10 +89,10 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     calibration : {"permutation", "split", "bootstrap"} or callable, default="permutation"
         How toys are drawn. "permutation": labels of the pooled rows are permuted; exact. "split": the reference is
         split into toy data and toy reference, and the observed fit gives up N_D reference rows to be like them; needs
-        N_R >= 2 N_D. With event weights > 0 rows become data in proportion to them; needs N_D max(w) / sum(w) <= 1/2.
-        "bootstrap": data redrawn from the reference with replacement, beside the rows that were not drawn; for negative
-        weights and small references; conservative. A callable ``draw(rng)`` returns ``(reference, data)`` or
-        ``(reference, data, reference_weight)``.
+        N_R >= 2 N_D. With event weights > 0 rows become data in proportion to them; needs N_D max(w) / sum(w) <= 1/2,
+        1/5 where weights seem to have no upper bound. "bootstrap": data redrawn from the reference with replacement,
+        beside the rows that were not drawn; for negative or unbounded weights and small references; conservative. A
+        callable ``draw(rng)`` returns ``(reference, data)`` or ``(reference, data, reference_weight)``.
     n_toys : int, default=500
         Number of toys; the smallest possible p-value is 1 / (n_toys + 1).
     aggregation : {"power-mean", "min-mean", "min", "product", "mean"}, default="power-mean"
