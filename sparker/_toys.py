@@ -20,10 +20,9 @@ Array = npt.NDArray[Any]
 
 RARELY = 1e-9  # a toy may fail
 FEWEST_LEFT = 5  # rows of the reference, on average, beside redrawn data
-MOST_DRAWN, MOST_UNBOUNDED = 0.5, 0.2  # times that a row may be among the data of a split toy
+MOST_DRAWN, MOST_UNBOUNDED = 0.5, 0.05  # times that a row may be among the data of a split toy
 UNBOUNDED = -0.25  # shape of a tail, less two errors: that of an exponential tail is 0
 FEWEST_OF_TAIL = 5  # rows from which a shape is known at all
-SPARSE = 0.02  # such a number below which it does not matter what weights are like beyond the largest
 AGAIN = 0.01  # how often too few rows are accepted, and all are asked again
 
 
@@ -201,7 +200,11 @@ def data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_
 
 
 def check_thinning(weight: Array, count: float) -> None:
-    """Refuse weights of which one is too large for `thin`, and warn where they seem to have no upper bound."""
+    """Refuse weights of which one is too large for `thin`: much sooner where they seem to have no upper bound.
+
+    There data may be where the reference has no rows, which toys have more rarely. That the largest weight is small is
+    no comfort then: samples that lack the tail are those that give false alarms.
+    """
     largest = count * weight.max() / weight.sum()
     unbounded = tail_shape(weight) > UNBOUNDED
     most, of = (MOST_UNBOUNDED, " of weights that seem to have no upper bound") if unbounded else (MOST_DRAWN, "")
@@ -209,13 +212,6 @@ def check_thinning(weight: Array, count: float) -> None:
         raise ValueError(
             f"The reference row of the largest weight is expected {largest:.3g} times in the data of a toy, and "
             f'calibration="split" takes up to {most}{of}. Pass more reference rows, "bootstrap", or a callable.'
-        )
-    if unbounded and largest > SPARSE:
-        warnings.warn(
-            "The reference weights seem to have no upper bound. Data may be where the reference has no rows, which "
-            'toys have more rarely, and p be too small: calibration="bootstrap" is cautious there.',
-            UserWarning,
-            stacklevel=5,
         )
 
 

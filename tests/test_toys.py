@@ -177,16 +177,15 @@ class TestPermutationAndSplit:
         assert np.all(np.abs(mean[0] - scale * weight) < 4.5 * np.sqrt(scale * weight / 2000))
         assert_allclose(mean[1].reshape(8, 50).sum(axis=1), scale * weight.reshape(8, 50).sum(axis=1), rtol=0.01)
 
-    @pytest.mark.filterwarnings("error")
-    def test_split_warns_of_weights_without_a_bound_where_their_rows_may_be_data(self):
+    def test_split_refuses_weights_without_a_bound_where_their_rows_may_be_data(self):
         x = np.random.default_rng(0).exponential(size=(600, 1))
-        for weight, n_data, warns in (
-            (np.exp(0.3 * x), 12, True),
+        for weight, n_data, refused in (
+            (np.exp(0.3 * x), 5, True),
             (np.exp(0.3 * x), 1, False),
             (np.exp(-x), 20, False),
         ):
             pool = Pool([x, x[:n_data]], np.append(weight, np.ones(n_data)))
-            with pytest.warns(UserWarning, match="no upper bound") if warns else nullcontext():
+            with pytest.raises(ValueError, match="up to 0.05 .* no upper bound") if refused else nullcontext():
                 _toys.observe(pool, 600, "split", None, np.random.default_rng(0))
 
     def test_split_takes_half_of_the_largest_weight_where_there_is_a_bound(self):
@@ -220,7 +219,7 @@ class TestPermutationAndSplit:
         weight = np.append(10.0, np.full(419, 0.5))
         pool = Pool([np.arange(400.0)[:, None], np.ones((20, 1))], weight)
         with pytest.raises(
-            ValueError, match="largest weight is expected 0.955 times.*takes up to 0.2 of weights that seem"
+            ValueError, match="largest weight is expected 0.955 times.*takes up to 0.05 of weights that seem"
         ):
             _toys.observe(pool, 400, "split", None, np.random.default_rng(0))
         weight[:5] = [10, 0.5, 0.5, 0.5, 0.5]
