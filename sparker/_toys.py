@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 RARELY = 1e-9  # a toy may fail
 FEWEST_LEFT = 5  # rows of the reference, on average, beside redrawn data
-MOST_DRAWN, MOST_UNBOUNDED = 0.5, 0.05  # times that a row may be among the data of a split toy
+MOST_DRAWN, MOST_UNBOUNDED = 0.5, 0.02  # times that a row may be among the data of a split toy
 UNBOUNDED = -0.25  # shape of a tail, less two errors: that of an exponential tail is 0
 FEWEST_OF_TAIL = 5  # rows from which a shape is known at all
 AGAIN = 0.01  # how often too few rows are accepted, and all are asked again

@@ -90,7 +90,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         How toys are drawn. "permutation": labels of the pooled rows are permuted; exact. "split": the reference is
         split into toy data and toy reference, and the observed fit gives up N_D reference rows to be like them; needs
         N_R >= 2 N_D. With event weights > 0 rows become data in proportion to them; needs N_D max(w) / sum(w) <= 1/2,
-        1/20 where weights seem to have no upper bound. "bootstrap": data redrawn from the reference with replacement,
+        1/50 where weights seem to have no upper bound. "bootstrap": data redrawn from the reference with replacement,
         beside the rows that were not drawn; for negative or unbounded weights and small references; conservative. A
         callable ``draw(rng)`` returns ``(reference, data)`` or ``(reference, data, reference_weight)``.
     n_toys : int, default=500

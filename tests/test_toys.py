@@ -185,7 +185,7 @@ class TestPermutationAndSplit:
             (np.exp(-x), 20, False),
         ):
             pool = Pool([x, x[:n_data]], np.append(weight, np.ones(n_data)))
-            with pytest.raises(ValueError, match="up to 0.05 .* no upper bound") if refused else nullcontext():
+            with pytest.raises(ValueError, match="up to 0.02 .* no upper bound") if refused else nullcontext():
                 _toys.observe(pool, 600, "split", None, np.random.default_rng(0))
 
     def test_split_takes_half_of_the_largest_weight_where_there_is_a_bound(self):
@@ -219,7 +219,7 @@ class TestPermutationAndSplit:
         weight = np.append(10.0, np.full(419, 0.5))
         pool = Pool([np.arange(400.0)[:, None], np.ones((20, 1))], weight)
         with pytest.raises(
-            ValueError, match="largest weight is expected 0.955 times.*takes up to 0.05 of weights that seem"
+            ValueError, match="largest weight is expected 0.955 times.*takes up to 0.02 of weights that seem"
         ):
             _toys.observe(pool, 400, "split", None, np.random.default_rng(0))
         weight[:5] = [10, 0.5, 0.5, 0.5, 0.5]
