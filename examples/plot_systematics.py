@@ -24,12 +24,12 @@ def efficiency(x, size):
 
 
 reference = rng.random((24_000, 1))
-proposed = rng.random((20_000, 1))
-data = proposed[1.05 * rng.random(20_000) < efficiency(proposed[:, 0], 0.05)][:8_000]
+proposed = rng.random((26_000, 1))
+data = proposed[1.05 * rng.random(26_000) < efficiency(proposed[:, 0], 0.05)][:10_000]
 
 # %%
 # The distortion is ignored: toys follow the simulation. ``calibration="split"`` takes them from the reference alone.
-test = SparKerTest(2, n_widths=3, n_candidates=60, n_toys=59, calibration="split", random_state=0)
+test = SparKerTest(2, n_toys=59, calibration="split", random_state=0)
 test.fit(reference, data=data)
 result = test.result()
 print(f"ignored:  p = {result.pvalue:.3g}")
@@ -51,6 +51,11 @@ print(f"with a clump: p = {systematic_p_value(with_clump, [efficiency(x, 0.05)])
 figure, ax = plt.subplots(layout="constrained")
 ax.bar(list(found.pvalues), list(found.pvalues.values()), color="#0072b2")
 ax.axhline(1 / 60, color="#888888", linestyle=":", label="smallest p of 59 toys")
-ax.set(yscale="log", xlabel="distortion that the toys allow for", ylabel="p-value of data without an anomaly")
+ax.set(
+    yscale="log",
+    ylim=(0.01, 1),
+    xlabel="distortion that the toys allow for",
+    ylabel="p-value of data without an anomaly",
+)
 ax.legend()
 plt.show()
