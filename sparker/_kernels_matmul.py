@@ -34,9 +34,7 @@ BLOCK_BYTES = 1 << 22  # a block of rows stays in the third-level cache between 
 CACHED_BYTES = 1 << 19  # one of loops, in the second-level cache
 CHUNK = 4  # blocks to a partial sum
 COLUMNS = 96  # centres in a product of a batch, at most, if there is more than one problem in it
-TILE = (
-    24  # centres that products compute at a time: the last bits of a column outside of whole tiles depend on its place
-)
+TILE = 24  # centres that products compute at a time: outside of whole tiles last bits depend on the place
 FEW = 8  # centres up to which loops are faster than a product
 ROOM = 128  # numbers beside the features of a row, for kernels and their derivatives
 

@@ -295,7 +295,7 @@ def effective_size(weight: Array) -> float:
 def unit_mean(weight: Array) -> Array:
     """Weights scaled to sizes of mean 1; whole numbers that differ are counts of rows, and stay."""
     counts = np.ptp(weight) > 0 and np.all(weight == np.round(weight))
-    return weight if counts else weight * (len(weight) / math.fsum(np.abs(weight)))  # whatever the order of rows
+    return weight if counts else weight / (math.fsum(np.abs(weight)) / len(weight))  # whatever the order of rows
 
 
 def _mix(key: Array) -> Array:

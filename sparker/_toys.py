@@ -173,7 +173,7 @@ def _not_events(weight: Array) -> str:
 def _check_redrawing(reference: Pool, count: float) -> None:
     """Refuse a reference of which a toy may leave no row, and warn where one row is drawn again and again."""
     rows = reference.weight if reference.counts else np.ones(reference.n_rows)  # that a row stands for
-    times = count * reference.weight / reference.signed_weight.sum() / np.maximum(rows, 1)
+    times = count * reference.weight / reference.signed_weight.sum() / rows
     left = float(np.sum(rows * np.exp(-times)))
     if left < FEWEST_LEFT:
         raise ValueError(
