@@ -520,6 +520,51 @@ def _forward(X: Array, centers: Array, scale: float, competition: bool) -> Array
     return out
 
 
+@_compile
+def fill_distances(rows: Array, centers: Array, which: Array, distances: Array) -> None:
+    """Fill squared distances (M, n) for the centres `which` of M, from the features (d, n) of n rows."""
+    for i in which:
+        _distances(rows, centers[i : i + 1], distances[i : i + 1], rows.shape[1])
+
+
+@_compile
+def fill_kernels(distances: Array, which: Array, scale: float, least: float, out: Array) -> None:
+    """Fill `out` (k, n) with the kernels of the k rows `which` of squared distances (M, n), where log k >= `least`."""
+    table = _table(distances)
+    for i in range(len(which)):
+        of_kernel = distances[which[i]]
+        for b in range(out.shape[1]):
+            out[i, b] = _exp(max(of_kernel[b] * scale, least), table)
+
+
+@_compile
+def add_scores(
+    distances: Array,
+    which: Array,
+    scale: float,
+    least: float,
+    difference: Array,
+    variance: Array,
+    score: Array,
+    spread: Array,
+    reached: Array,
+) -> None:
+    """Add a block of rows to the sums of kernels `which` for one pair, see `sparker._starts.ScoreSums`."""
+    table = _table(distances)
+    for i in which:
+        of_kernel = distances[i]
+        of_score = of_spread = of_reached = distances.dtype.type(0)
+        for b in range(len(difference)):
+            kernel = _exp(max(of_kernel[b] * scale, least), table)
+            part = kernel * variance[b]
+            of_score += kernel * difference[b]
+            of_spread += kernel * part
+            of_reached += part
+        score[i] += np.float64(of_score)
+        spread[i] += np.float64(of_spread)
+        reached[i] += np.float64(of_reached)
+
+
 def n_sums(n_kernels: int, n_features: int) -> int:
     """Number of sums of a problem, see `unpack`."""
     return 1 + n_kernels * (2 + n_kernels + n_features)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from sparker._backends import EXPONENTIAL, n_threads
 from sparker._kernels import executor
+from sparker._kernels_numba import add_scores, fill_distances, fill_kernels
 from sparker._pool import Pool, Weights
 
 Array = npt.NDArray[Any]
@@ -193,7 +194,8 @@ def score_sums(
     centers = candidates.astype(pool.dtype) - pool.origin
     norms = np.sum(centers**2, axis=1)[:, None]
     looked_at = [np.arange(len(centers)) if kept is None else np.flatnonzero(kept[m]) for m in range(len(widths))]
-    lone = len(toys) == 1
+    along_first = [centers[of_width, 0] for of_width in looked_at]
+    lone, lowest = len(toys) == 1, pool.dtype.type(LOWEST)
     size = max(64, (LONE_BLOCK if lone else BLOCK) // len(centers))
     # Along more features than a few no kernel is out of reach: rows are read as they come, they may be in a file, and
     # distances are computed once for all widths.
@@ -208,23 +210,24 @@ def score_sums(
         for start in starts:
             block = order[start : start + size]
             rows = pool.rows(block) - pool.origin
-            squares = np.sum(rows**2, axis=1)
             first, last = rows[:, 0].min(), rows[:, 0].max()
-            distances = None if few else _distances(rows, squares, centers, norms, distances_of_block)
+            distances = distances_of_block[: len(centers) * len(rows)].reshape(len(centers), len(rows))
+            if not few:
+                _fill_distances(rows, centers, norms, distances)
+            features = np.ascontiguousarray(rows.T)
             block_difference, block_variance = difference[block], variance[block]
             for m, width in enumerate(widths):
                 reach = [first - REACH * width, last + REACH * width]
-                near = looked_at[m][slice(*np.searchsorted(centers[looked_at[m], 0], reach))]
-                room = kernels_of_block[: len(near) * len(rows)].reshape(len(near), len(rows))
-                if distances is None:
-                    squared = _distances(rows, squares, centers[near], norms[near], kernels_of_block)
-                elif len(near) == len(centers):
-                    squared = distances
-                else:
-                    squared = np.take(distances, near, axis=0, out=room, mode="clip")
-                kernels = np.multiply(squared, pool.dtype.type(-0.5 / width**2), out=room)
-                np.maximum(kernels, LOWEST, out=kernels)
-                np.exp(kernels, out=kernels)
+                near = looked_at[m][slice(*np.searchsorted(along_first[m], reach))]
+                if few:
+                    fill_distances(features, centers, near, distances)
+                of_width = distances, near, pool.dtype.type(-0.5 / width**2), lowest
+                if lone:
+                    columns = block_difference[:, 0], block_variance[:, 0]
+                    add_scores(*of_width, *columns, *(part[m, :, 0] for part in found))
+                    continue
+                kernels = kernels_of_block[: len(near) * len(rows)].reshape(len(near), len(rows))
+                fill_kernels(*of_width, kernels)
                 score[m, near] += kernels @ block_difference
                 reached[m, near] += kernels @ block_variance
                 spread[m, near] += np.square(kernels, out=kernels) @ block_variance
@@ -240,15 +243,20 @@ def score_sums(
     return ScoreSums(score, spread, reached, np.asarray(np.sum(np.abs(difference), axis=0, dtype=np.float64)))
 
 
-def _distances(rows: Array, squares: Array, centers: Array, norms: Array, room: Array) -> Array:
-    """Squared distances of rows and centres, shape (n_centers, n_rows), in `room`, from their squared norms too."""
-    shape = len(centers), len(rows)
-    distances = room[: shape[0] * shape[1]].reshape(shape)
+def warm_up(dtype: np.dtype[Any]) -> None:
+    """Compile what the scores of several toys call, in this process, see `Backend.warm_up`."""
+    zero, which = np.zeros((1, 1), dtype), np.zeros(1, np.intp)
+    fill_distances(zero, zero, which, zero)
+    fill_kernels(zero, which, dtype.type(0), dtype.type(0), zero)
+
+
+def _fill_distances(rows: Array, centers: Array, norms: Array, distances: Array) -> None:
+    """Fill squared distances of shape (n_centers, n_rows), from the squared norms of the centres too."""
     np.matmul(centers, rows.T, out=distances)
     distances *= -2
     distances += norms
-    distances += squares
-    return np.maximum(distances, 0, out=distances)
+    distances += np.sum(rows**2, axis=1)
+    np.maximum(distances, 0, out=distances)
 
 
 def standardise(sums: ScoreSums, units: Sequence[float]) -> list[Scores]:

@@ -503,6 +503,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         assert isinstance(statistic, SparKerStatistic)
         pool = self._fitted.observed.pool
         Backend(statistic.backend).warm_up(pool.dtype, pool.n_features)
+        _starts.warm_up(pool.dtype)
 
 
 def _blocks(X: Array) -> list[Array]:
