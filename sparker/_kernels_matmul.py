@@ -34,7 +34,8 @@ BLOCK_BYTES = 1 << 22  # a block of rows stays in the third-level cache between 
 CACHED_BYTES = 1 << 19  # one of loops, in the second-level cache
 CHUNK = 4  # blocks to a partial sum
 COLUMNS = 96  # centres in a product of a batch, at most, if there is more than one problem in it
-TILE = 24  # centres that products compute at a time: outside of whole tiles last bits depend on the place
+TILE = 24  # centres that products compute at a time: in whole tiles last bits depend neither on place nor number
+SMALL = 1 << 21  # multiplications: libraries compute a product of half as many differently
 FEW = 8  # centres up to which loops are faster than a product
 ROOM = 128  # numbers beside the features of a row, for kernels and their derivatives
 
@@ -245,15 +246,15 @@ def batch_value_and_gradient(
 ) -> Evaluation:
     """See `sparker._kernels.batch_value_and_gradient`; `norms` are the squared distances of the rows from `origin`.
 
-    The last bits of a product depend on its shape. Where the problems are `alone` they share one; else they are cut
-    into groups of one size, the last one padded, so that a problem depends neither on how many others there are nor on
-    its place among them. Chunks of blocks go to `n_threads` threads, to the same bits.
+    Where the problems are `alone` they share one product; else they are cut into groups, whose products are padded, so
+    that a problem depends neither on how many others there are nor on its place among them. Chunks of blocks go to
+    `n_threads` threads, to the same bits.
     """
     origin = _median(X) if origin is None else origin
     centers = centers - origin
     moved = bool(origin.any())
     n_problems, n_kernels, n_features = centers.shape
-    size = n_problems if alone else _group_size(n_kernels)
+    size = n_problems if alone else max(1, COLUMNS // n_kernels)
     few = alone and n_problems * n_kernels <= FEW
     weights = read_only(reference_weights), read_only(data_weights)
     if norms is None:
@@ -261,8 +262,7 @@ def batch_value_and_gradient(
     groups = [
         _Group(
             centers[part],
-            size,
-            1 if alone else TILE,
+            alone,
             toys[part],
             amplitudes[part],
             widths[part],
@@ -293,28 +293,24 @@ def batch_value_and_gradient(
     return Evaluation(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _group_size(n_kernels: int) -> int:
-    """Number of problems in a product: a power of two, as the toys and widths of a batch are, with up to `COLUMNS`."""
-    return 1 << max(0, (COLUMNS // n_kernels).bit_length() - 1)
-
-
 class _Group:
-    """Problems that share matrix products of `size` problems in whole tiles, padded with one of them."""
+    """Problems that share matrix products, which are padded unless they are `alone`: small ones to a full group."""
 
     def __init__(
         self,
         centers: Array,
-        size: int,
-        tile: int,
+        alone: bool,
         toys: Array,
         amplitudes: Array,
         widths: Array,
         competition: bool,
         loss: int,
     ) -> None:
-        n_problems, self.n_kernels, n_features = self.shape = centers.shape
-        padded = centers[np.minimum(np.arange(size), n_problems - 1)].reshape(-1, n_features)
-        self.centers = np.concatenate([padded, padded[:1].repeat(-len(padded) % tile, axis=0)])
+        _, self.n_kernels, n_features = self.shape = centers.shape
+        flat = centers.reshape(-1, n_features)
+        self.n_whole = len(flat) if alone else -(-len(flat) // TILE) * TILE
+        n_most = self.n_whole if alone else max(self.n_whole, COLUMNS)
+        self.centers = np.concatenate([flat, flat[:1].repeat(n_most - len(flat), axis=0)])
         self.norms = _norms(self.centers)
         self.widths = widths
         scales = (-0.5 / widths**2).astype(centers.dtype)
@@ -328,7 +324,7 @@ class _Group:
         self, sums: tuple[Array, Array], rows: Array, norms: Array, weights: tuple[Array, Array], start: int
     ) -> None:
         """Add a block of rows, which begins at `start` in the weights."""
-        products = self.centers @ rows.T
+        products = self.centers[: self.n_whole if TILE * rows.size > SMALL else None] @ rows.T
         _kernels_numba.add_block(sums[0], products, norms, self.norms, *weights, start, *self.of_kernels)
         sums[1][...] += (products @ rows)[: self.shape[0] * self.n_kernels].reshape(self.shape)
 

@@ -358,10 +358,11 @@ class TestThreadsOfProducts:
 
 
 @BOTH_DTYPES
+@pytest.mark.parametrize("n", [300, 2000])  # rows of small products and of others
 @pytest.mark.parametrize("n_kernels", [1, 2, 3, 4, 5, 7, 8, 16, 100])
-def test_a_problem_of_a_batch_of_products_depends_on_no_other_to_the_bit(draw_problem, rng, dtype, n_kernels):
-    problem, n_problems = draw_problem(n=300, d=60), 9
-    X, weights = problem.X.astype(dtype), rng.random((2, n_problems, 300)).astype(dtype)
+def test_a_problem_of_a_batch_of_products_depends_on_no_other_to_the_bit(draw_problem, rng, dtype, n_kernels, n):
+    problem, n_problems = draw_problem(n=n, d=60), 9
+    X, weights = problem.X.astype(dtype), rng.random((2, n_problems, n)).astype(dtype)
     amplitudes = rng.normal(size=(n_problems, n_kernels)).astype(dtype)
     centers = rng.normal(size=(n_problems, n_kernels, 60)).astype(dtype)
     widths = rng.uniform(3, 9, n_problems)
