@@ -362,6 +362,10 @@ class TestThreadsOfProducts:
 @pytest.mark.parametrize("n_kernels", [1, 2, 3, 4, 5, 7, 8, 16, 100])
 def test_a_problem_of_a_batch_of_products_depends_on_no_other_to_the_bit(draw_problem, rng, dtype, n_kernels, n):
     problem, n_problems = draw_problem(n=n, d=60), 9
+    with one_blas_thread():
+        columns = np.ones((_kernels_matmul.TILE, 1), dtype) @ problem.X[:1].astype(dtype) @ problem.X.astype(dtype).T
+    if np.any(columns != columns[0]):
+        pytest.skip("the matrix library of this machine computes equal columns to different bits")
     X, weights = problem.X.astype(dtype), rng.random((2, n_problems, n)).astype(dtype)
     amplitudes = rng.normal(size=(n_problems, n_kernels)).astype(dtype)
     centers = rng.normal(size=(n_problems, n_kernels, 60)).astype(dtype)
