@@ -18,7 +18,6 @@ from sparker._pool import Pool, Weights, unit_mean
 
 Array = npt.NDArray[Any]
 
-RARELY = 1e-9  # a toy may fail
 FEWEST_LEFT = 5  # rows of the reference, on average, beside redrawn data
 MOST_DRAWN, MOST_UNBOUNDED = 0.5, 0.02  # times that a row may be among the data of a split toy
 UNBOUNDED = -0.25  # shape of a tail, less two errors: that of an exponential tail is 0
@@ -254,25 +253,6 @@ def thin(
     return accepted[:count], rest
 
 
-def rows_used_up(weight: Array, n_data: int, expected: float | None) -> int:
-    """Reference rows that the data of varied toys take.
-
-    With unequal weights it is the number that `AcceptedToys` take and refuse, or fewer, but for one in a thousand
-    million.
-    """
-    if np.ptp(weight) == 0:
-        return n_data
-    count = n_data if expected is None else int(stats.poisson.isf(RARELY, expected))
-    largest = weight.max() / weight.mean()
-    used = count + int(stats.nbinom.isf(RARELY, count, 1 / largest))
-    if used > len(weight) / 2:
-        raise ValueError(
-            f"The largest weight is {largest:.3g} times the mean: the data of toys would use up to {used} of "
-            f"{len(weight)} reference rows. Pass more of them, or a callable."
-        )
-    return used
-
-
 def _partition(pool: Pool, n_data: int, expected: float | None, rng: np.random.Generator) -> Weights:
     """Random rows become data, the rest reference, without replacement."""
     count = data_count(rng, n_data, expected, pool.n_rows)
@@ -342,37 +322,6 @@ class ThinnedToys:
         data = np.zeros(self.pool.n_rows)
         data[drawn] = 1.0
         return self.pool, pair_weights(self.reference, rest, data, self.expected)
-
-
-@dataclass(frozen=True)
-class AcceptedToys:
-    """Split toys whose data follow varied weights of the rows, while the reference stays as it is.
-
-    Rows come in random order; each is accepted as data with a probability in proportion to its weight until there are
-    enough, those refused are given up, and the last `n_reference` rows are the reference, each with its weight in the
-    pool: exact draws of both, of which no row is in both.
-    """
-
-    pool: Pool
-    n_data: int
-    expected: float | None
-    weight: Array
-    n_reference: int
-    name: str = "split"
-
-    def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
-        """See `Toys`."""
-        n = self.pool.n_rows
-        count = data_count(rng, self.n_data, self.expected, n)
-        order = self.pool.scrambled[rng.permutation(n)]
-        accepted = np.flatnonzero(rng.random(n) * self.weight.max() < self.weight[order])
-        if len(accepted) < count or accepted[count - 1] >= n - self.n_reference:
-            raise ValueError(f"A toy wants {count} data and {self.n_reference} reference rows out of {n}.")
-        data, reference = np.zeros(n), np.zeros(n)
-        data[order[accepted[:count]]] = 1.0
-        kept = order[n - self.n_reference :]
-        reference[kept] = self.pool.signed_weight[kept]
-        return self.pool, pair_weights(self.pool, reference, data, self.expected)
 
 
 @dataclass(frozen=True)

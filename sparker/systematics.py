@@ -6,16 +6,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 from sklearn.utils.validation import check_is_fitted
 
 from sparker import _aggregation, _calibration
 from sparker._base import Fitted, TwoSampleTest
+from sparker._pool import Pool, Weights
 from sparker._results import counted_p_value, z_score
-from sparker._toys import AcceptedToys, CallableToys, SplitToys, Toys, observe, rows_used_up
+from sparker._toys import CallableToys, SplitToys, Toys, data_count, observe, pair_weights
 
 __all__ = ["SystematicResult", "systematic_p_value"]
 
 Array = npt.NDArray[Any]
+
+RARELY = 1e-9  # a toy may fail
 
 Variation = Array | Sequence[float] | Callable[[np.random.Generator], Any]
 
@@ -155,6 +159,37 @@ def systematic_p_value(
     )
 
 
+@dataclass(frozen=True)
+class AcceptedToys:
+    """Split toys whose data follow varied weights of the rows, while the reference stays as it is.
+
+    Rows come in random order; each is accepted as data with a probability in proportion to its weight until there are
+    enough, those refused are given up, and the last `n_reference` rows are the reference, each with its weight in the
+    pool: exact draws of both, of which no row is in both.
+    """
+
+    pool: Pool
+    n_data: int
+    expected: float | None
+    weight: Array
+    n_reference: int
+    name: str = "split"
+
+    def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
+        """See `Toys`."""
+        n = self.pool.n_rows
+        count = data_count(rng, self.n_data, self.expected, n)
+        order = self.pool.scrambled[rng.permutation(n)]
+        accepted = np.flatnonzero(rng.random(n) * self.weight.max() < self.weight[order])
+        if len(accepted) < count or accepted[count - 1] >= n - self.n_reference:
+            raise ValueError(f"A toy wants {count} data and {self.n_reference} reference rows out of {n}.")
+        data, reference = np.zeros(n), np.zeros(n)
+        data[order[accepted[:count]]] = 1.0
+        kept = order[n - self.n_reference :]
+        reference[kept] = self.pool.signed_weight[kept]
+        return self.pool, pair_weights(self.pool, reference, data, self.expected)
+
+
 def _toys_of(fitted: Fitted, variations: Mapping[str, Variation]) -> list[Toys]:
     """Toys of each variation, or a ValueError that names the one that does not fit."""
     observed = fitted.observed
@@ -193,9 +228,28 @@ def _checked(fitted: Fitted, name: str, variation: Variation) -> Array:
 
 def _used_up(fitted: Fitted, name: str, weight: Array) -> int:
     try:
-        return rows_used_up(weight, fitted.observed.n_data, fitted.observed.expected)
+        return _rows_used_up(weight, fitted.observed.n_data, fitted.observed.expected)
     except ValueError as error:
         raise ValueError(f"The variation {name!r} does not fit. {error}") from error
+
+
+def _rows_used_up(weight: Array, n_data: int, expected: float | None) -> int:
+    """Reference rows that the data of varied toys take.
+
+    With unequal weights it is the number that `AcceptedToys` take and refuse, or fewer, but for one in a thousand
+    million.
+    """
+    if np.ptp(weight) == 0:
+        return n_data
+    count = n_data if expected is None else int(stats.poisson.isf(RARELY, expected))
+    largest = weight.max() / weight.mean()
+    used = count + int(stats.nbinom.isf(RARELY, count, 1 / largest))
+    if used > len(weight) / 2:
+        raise ValueError(
+            f"The largest weight is {largest:.3g} times the mean: the data of toys would use up to {used} of "
+            f"{len(weight)} reference rows. Pass more of them, or a callable."
+        )
+    return used
 
 
 def _statistics_beside(test: TwoSampleTest, toys: Sequence[Toys]) -> list[Array]:

@@ -7,9 +7,8 @@ from scipy import stats
 
 from sparker import SparKerTest, _calibration, systematic_p_value
 from sparker._pool import Pool
-from sparker._toys import AcceptedToys
 from sparker.peers import MMDTest
-from sparker.systematics import _toys_of
+from sparker.systematics import AcceptedToys, _toys_of
 
 
 @pytest.fixture
