@@ -9,12 +9,16 @@ from sparker._pool import Pool
 Widths = npt.NDArray[np.float64]
 
 N_PAIRS = 10_000
+BLOCK = 1 << 18  # entries of rows at a time
 
 
 def pair_distances(pool: Pool, rng: np.random.Generator) -> Widths:
     """Distances of 10 000 random pairs of rows, labels unseen, without those that are 0; 1 if there are no others."""
-    i, j = (pool.rows(pool.draw(rng.random(N_PAIRS))) for _ in range(2))
-    distances = np.sqrt(np.sum((i.astype(np.float64) - j) ** 2, axis=1))
+    i, j = (pool.draw(rng.random(N_PAIRS)) for _ in range(2))
+    size = max(1, BLOCK // pool.n_features)
+    parts = [slice(start, start + size) for start in range(0, N_PAIRS, size)]
+    squared = [np.sum((pool.rows(i[part]).astype(np.float64) - pool.rows(j[part])) ** 2, axis=1) for part in parts]
+    distances = np.sqrt(np.concatenate(squared))
     return distances[distances > 0] if distances.any() else np.ones(1)
 
 

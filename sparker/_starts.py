@@ -83,17 +83,26 @@ def apart(candidates: Array, widths: Array) -> npt.NDArray[np.bool_]:
 
     In their order, each that is not within `APART` widths of one before it that is.
     """
-    rows = candidates.astype(np.float64) - candidates.mean(axis=0, dtype=np.float64)
-    norms = np.sum(rows**2, axis=1)
-    squared = norms[:, None] - 2 * (rows @ rows.T) + norms
+    squared = _pair_distances(candidates)
     np.fill_diagonal(squared, np.inf)
     nearest = squared.min(axis=1)
-    kept = np.ones((len(widths), len(rows)), dtype=bool)
+    kept = np.ones((len(widths), len(candidates)), dtype=bool)
     for of_width, reach in zip(kept, (APART * widths) ** 2, strict=True):
         for i in np.flatnonzero(nearest < reach):
             if of_width[i]:
                 of_width[squared[i] < reach] = False
     return kept
+
+
+def _pair_distances(candidates: Array) -> Array:
+    """Squared distances of all pairs of candidates, in place: a new array of this size costs more than its sums."""
+    rows = candidates.astype(np.float64) - candidates.mean(axis=0, dtype=np.float64)
+    norms = np.sum(rows**2, axis=1)
+    squared = rows @ rows.T
+    squared *= -2
+    squared += norms
+    squared += norms[:, None]
+    return np.maximum(squared, 0, out=squared)
 
 
 def dictionary(pool: Pool, n_candidates: int, rng: np.random.Generator) -> Array:
@@ -192,7 +201,7 @@ def score_sums(
     """
     difference, variance = score_weights(toys)
     centers = candidates.astype(pool.dtype) - pool.origin
-    norms = np.sum(centers**2, axis=1)[:, None]
+    norms, doubled = np.sum(centers**2, axis=1)[:, None], -2 * centers
     looked_at = [np.arange(len(centers)) if kept is None else np.flatnonzero(kept[m]) for m in range(len(widths))]
     along_first = [centers[of_width, 0] for of_width in looked_at]
     lone, lowest = len(toys) == 1, pool.dtype.type(LOWEST)
@@ -213,7 +222,7 @@ def score_sums(
             first, last = rows[:, 0].min(), rows[:, 0].max()
             distances = distances_of_block[: len(centers) * len(rows)].reshape(len(centers), len(rows))
             if not few:
-                _fill_distances(rows, centers, norms, distances)
+                _fill_distances(rows, doubled, norms, distances)
             features = np.ascontiguousarray(rows.T)
             block_difference, block_variance = difference[block], variance[block]
             for m, width in enumerate(widths):
@@ -250,10 +259,9 @@ def warm_up(dtype: np.dtype[Any]) -> None:
     fill_kernels(zero, which, dtype.type(0), dtype.type(0), zero)
 
 
-def _fill_distances(rows: Array, centers: Array, norms: Array, distances: Array) -> None:
-    """Fill squared distances of shape (n_centers, n_rows), from the squared norms of the centres too."""
-    np.matmul(centers, rows.T, out=distances)
-    distances *= -2
+def _fill_distances(rows: Array, doubled: Array, norms: Array, distances: Array) -> None:
+    """Fill squared distances of shape (n_centers, n_rows), from the centres times -2 and their squared norms."""
+    np.matmul(doubled, rows.T, out=distances)
     distances += norms
     distances += np.sum(rows**2, axis=1)
     np.maximum(distances, 0, out=distances)
@@ -314,9 +322,7 @@ def select(
     -------
     chosen : ndarray of shape (n_toys, n_widths, n_kernels)
     """
-    centered = candidates.astype(np.float64) - candidates.mean(axis=0, dtype=np.float64)
-    norms = np.sum(centered**2, axis=1)
-    squared = np.maximum(norms[:, None] - 2 * (centered @ centered.T) + norms, 0)
+    squared = _pair_distances(candidates)
     at = (*np.ogrid[: score.shape[0], : score.shape[1]],)
     scale = (-0.25 / widths**2)[:, None]
     score = score.copy()
