@@ -160,7 +160,7 @@ class Pool:
         return np.concatenate([block[:, j] for block in self.blocks])
 
     def _columns(self, indices: Array, columns: slice) -> Array:
-        """Some columns of the rows at `indices`, a few rows at a time: a large copy between costs more than the rest."""
+        """Some columns of the rows at `indices`, a few at a time: a large copy between costs more than the rest."""
         out = np.empty((len(indices), columns.stop - columns.start), dtype=self.dtype)
         size = max(1, HASHED // out.shape[1])
         for block, part in self.parts():
