@@ -24,7 +24,7 @@ BACKENDS = ("auto", "numba", "matmul", "numpy", "cupy")
 MATMUL_FEATURES = 48
 # A lone fit runs on threads only where a pass is long against waking them: rows x kernels x (features + what an
 # exponential costs in features).
-PARALLEL_WORK, EXPONENTIAL = 5_000_000, 10
+PARALLEL_WORK, EXPONENTIAL = 2_500_000, 10
 
 
 class Kernels(NamedTuple):
