@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
+from sklearn.utils.extmath import randomized_svd
 
 from sparker._pool import Pool, Weights
 from sparker._starts import ROUNDING, score_weights
@@ -29,6 +30,7 @@ Array = npt.NDArray[Any]
 KINDS = ("mean", "spread")
 
 SAMPLE = 20_000  # rows from which the covariance is learned
+EXACT = 1024  # features beyond which the sample shrinks, and its directions are found by random projections
 RANK = 256  # most directions with a variance of their own; the others share one
 ROWS_PER_DIRECTION = 10  # without which a direction has no variance of its own
 SMALLEST = 0.01  # variance of a direction, in variances of a column: nearly dependent columns must not dominate
@@ -71,10 +73,11 @@ class Moments:
 
 def learn(pool: Pool) -> Moments:
     """Moments of a pool."""
-    sample = pool
-    if pool.n_rows > SAMPLE:
-        sample = Pool([pool.rows(pool.draw((np.arange(SAMPLE) + 0.5) / SAMPLE))])
-    d, total = pool.n_features, sample.weight.sum()
+    sample, d = pool, pool.n_features
+    n_rows = SAMPLE if d <= EXACT else SAMPLE * EXACT // d
+    if pool.n_rows > n_rows:
+        sample = Pool([pool.rows(pool.draw((np.arange(n_rows) + 0.5) / n_rows))])
+    total = sample.weight.sum()
     zero, one = np.zeros(d), np.ones(d)
     mean = _sum(sample.weight[part] @ X for X, part in _blocks(sample, zero, one)) / total
     square = _sum(sample.weight[part] @ X**2 for X, part in _blocks(sample, mean, one)) / total
@@ -82,12 +85,18 @@ def learn(pool: Pool) -> Moments:
     deviation = np.where(square > (1e-12 * mean) ** 2, np.sqrt(square), np.inf)
     root = np.sqrt(sample.weight)[:, None]
     weighted = (root[part] * z for z, part in _blocks(sample, mean, deviation))
-    correlation = _sum(z.T @ z for z in weighted) / total  # of one array with itself: half of the products
     # Variances of as many directions as rows could not be told from noise. The bootstrap needs this to be valid: its
     # toys have fewer distinct rows than the observed pair.
     rank = max(1, min(d, RANK, int(total / ROWS_PER_DIRECTION)))
-    variances, axes = eigh(correlation, subset_by_index=[d - rank, d - 1])
-    rest = (np.trace(correlation) - variances.sum()) / max(d - rank, 1)
+    if d <= EXACT:
+        correlation = _sum(z.T @ z for z in weighted) / total  # of one array with itself: half of the products
+        variances, axes = eigh(correlation, subset_by_index=[d - rank, d - 1])
+        trace = np.trace(correlation)
+    else:
+        rows = np.concatenate(list(weighted)) / np.sqrt(total)
+        _, roots, directions = randomized_svd(rows, rank, n_iter=2, random_state=0)
+        variances, axes, trace = roots[::-1] ** 2, directions[::-1].T, np.vdot(rows, rows)
+    rest = (trace - variances.sum()) / max(d - rank, 1)
     moments = Moments(mean, deviation, axes, np.maximum(variances, SMALLEST), max(rest, SMALLEST), 0.0, np.empty(0))
     moments = on_pool(moments, pool)
     mean_distance = float(np.average(moments.squared_distances, weights=pool.weight))
