@@ -3,8 +3,8 @@
 Run on an idle machine: pip install torch dcor hyppo, then OPENBLAS_NUM_THREADS=1 python benchmarks/side_by_side.py
 [passes | tests] [--repeats 5] [--threads 2]; our passes share blocks out to threads, whose products must be serial, as
 they are in a fit. The peer is what a reader of the paper would write: float32, ``torch.cdist``, softmax gate, autograd;
-a fit of the paper is a thousand such passes with Adam. Ours are float32, too. All take turns in one run, after a pause
-and an untimed turn, since threads of PyTorch keep their core busy for a while after a pass; shortest times.
+a fit of the paper is a thousand such passes with Adam. Ours are float32, too. All take turns in one run, after a pause,
+since threads of PyTorch keep their core busy for a while after a pass, and untimed turns; shortest times.
 ``ten_toys`` is a pass for ten toys at once, per toy; ``fit`` is a whole default fit with that many kernels, beside 1000
 passes of the peer (timed over 20). Writes benchmarks/tables/side_by_side.csv.
 

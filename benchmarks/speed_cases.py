@@ -62,15 +62,17 @@ def make_pass(case: Case, n_toys: int = 1, n_threads: int = 1) -> Callable[[], A
 def shortest(functions: dict[str, Callable[[], Any]], repeats: int, pause: float = 0.0) -> dict[str, float]:
     """Shortest time of each function in seconds; they take turns, so that all meet the same noise.
 
-    With a pause, which threads of the one before that wait in a loop need to go to sleep, a function runs once more
-    before it is timed.
+    With a pause, which threads of the one before that wait in a loop need to go to sleep, a function runs for a while
+    before it is timed: passes follow each other in a fit.
     """
     found = dict.fromkeys(functions, np.inf)
     for _ in range(repeats):
         for name, function in functions.items():
             if pause:
                 time.sleep(pause)
-                function()
+                end = time.perf_counter() + pause
+                while time.perf_counter() < end:
+                    function()
             start = time.perf_counter()
             function()
             found[name] = min(found[name], time.perf_counter() - start)
