@@ -1,7 +1,7 @@
 """One and two workers of a local Dask cluster, and what more of them would take.
 
 Run on an idle machine with two cores: python benchmarks/cluster.py [--toys 200] [--rows 2000000]. Toys: a calibration
-of about half a second each (one thread to a worker) through joblib's backend "dask". Passes: value, gradient and Hessian
+of about 0.5 s each (one thread to a worker) through joblib's backend "dask". Passes: value, gradient and Hessian
 for three kernels at eight widths in four features, on a reference in the partitions of a Dask array. The time of a pass
 is taken to be rows x seconds per row and worker + a constant, the trip to all workers and back, which is measured with
 a few rows. Workers are told to keep their memory, see the user guide. The model says what a fit of 30 passes takes on W

@@ -30,6 +30,7 @@ from sparker import SparKerTest
 from sparker.peers import MMDTest, StaticKernelTest
 
 PAUSE = 0.3  # seconds
+LONGEST = 300  # seconds of both runs of a test
 N_ROWS, N_FEATURES, N_PERMUTATIONS = 1000, 5, 99
 
 
@@ -122,13 +123,17 @@ def tests() -> None:
     table = Table(TABLES / "tests.csv", ["test"])
     for name in TESTS:
         command = [sys.executable, __file__, "--one", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"{name}: left out, {done.stderr.strip().splitlines()[-1]}")
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LONGEST)
+        except subprocess.CalledProcessError as error:
+            print(f"{name}: left out, {error.stderr.strip().splitlines()[-1]}")
             continue
-        seconds, memory = (float(value) for value in done.stdout.split())
+        except subprocess.TimeoutExpired:
+            row = {"test": name, "seconds": f"> {LONGEST // 2}", "peak_mb": ""}
+        else:
+            seconds, memory = (float(value) for value in done.stdout.split())
+            row = {"test": name, "seconds": round(seconds, 3), "peak_mb": round(memory, 1)}
         power, of_sparker = mean_powers(name.partition(",")[0])
-        row = {"test": name, "seconds": round(seconds, 3), "peak_mb": round(memory, 1)}
         table.add({**row, "mean_power_5": power, "sparker_there": of_sparker})
 
 
