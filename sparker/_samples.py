@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 FLOATS = (np.float64, np.float32)
 COPIES = 5_000_000  # most entries of a pool whose rows are compared with each other
-SPREAD = 10.0  # ratio of interquartile ranges that no anomaly makes
+SPREAD = 10.0  # ratio of the ranges of a column that no anomaly makes
 FEWEST_FOR_SPREAD, MOST_FOR_SPREAD = 20, 200  # rows from which these are known
 
 
@@ -253,14 +253,14 @@ def _warn_if_scaled_apart(X: Array, data: Array) -> None:
     if ((data.min(axis=0) > X.max(axis=0)) | (data.max(axis=0) < X.min(axis=0))).all():
         found = "The ranges of reference and data do not overlap in any feature"
     elif min(len(X), len(data)) >= FEWEST_FOR_SPREAD:
-        of_reference, of_data = (_middle_half(rows) for rows in (X, data))
-        both = (of_reference > 0) & (of_data > 0)
+        of_reference, of_data = (_ranges(rows) for rows in (X, data))
+        both = np.all((of_reference > 0) & (of_data > 0), axis=0)
         ratio = np.where(both, of_data, 1.0) / np.where(both, of_reference, 1.0)
-        j = int(np.argmax(np.abs(np.log(ratio))))
-        if max(ratio[j], 1 / ratio[j]) > SPREAD:
-            found = (
-                f"The middle half of the data is {ratio[j]:.3g} times as wide as that of the reference in feature {j}"
-            )
+        apart = np.abs(np.log(ratio)).min(axis=0)
+        j = int(np.argmax(apart))
+        if apart[j] > np.log(SPREAD):
+            times = f"{ratio[0, j]:.3g} times"
+            found = f"The middle half of the data is {times} as wide as that of the reference in feature {j}"
     if found:
         warnings.warn(
             f"{found}. If a Pipeline transformed the reference, it passed the data untouched: pass pooled rows and "
@@ -270,7 +270,10 @@ def _warn_if_scaled_apart(X: Array, data: Array) -> None:
         )
 
 
-def _middle_half(rows: Array) -> Array:
-    """Interquartile range of each column, from some of the rows."""
-    low, high = np.quantile(rows[:: max(1, len(rows) // MOST_FOR_SPREAD)], [0.25, 0.75], axis=0)
-    return np.asarray(high - low, dtype=np.float64)
+def _ranges(rows: Array) -> Array:
+    """Range of the middle half and of 90 % of each column, shape (2, d), from some of the rows.
+
+    Where a feature is 0, or nearly so, in about three quarters of the rows, the first differs between any two samples.
+    """
+    quantiles = np.quantile(rows[:: max(1, len(rows) // MOST_FOR_SPREAD)], [0.25, 0.75, 0.05, 0.95], axis=0)
+    return np.asarray(quantiles[1::2] - quantiles[::2], dtype=np.float64)

@@ -268,6 +268,12 @@ class TestScaledApart:
         ):
             read(samples[0], samples[1] * [1, factor])
 
+    def test_do_not_warn_of_features_that_are_mostly_nearly_zero(self, rng):
+        reference, data = (np.logaddexp(0, 20 * rng.normal(-0.7, 1, size=(n, 100))) for n in (400, 100))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read(reference, data)
+
     def test_do_not_warn_of_constant_columns_and_few_rows(self, samples):
         constant = np.array([1, 0])
         with warnings.catch_warnings():
