@@ -94,7 +94,8 @@ def learn(pool: Pool) -> Moments:
         trace = np.trace(correlation)
     else:
         rows = np.concatenate(list(weighted)) / np.sqrt(total)
-        _, roots, directions = randomized_svd(rows, rank, n_iter=2, random_state=0)
+        # Projections of the features, not of the rows, whose order must not matter.
+        _, roots, directions = randomized_svd(rows, rank, n_iter=2, transpose=False, random_state=0)
         variances, axes, trace = roots[::-1] ** 2, directions[::-1].T, np.vdot(rows, rows)
     rest = (trace - variances.sum()) / max(d - rank, 1)
     moments = Moments(mean, deviation, axes, np.maximum(variances, SMALLEST), max(rest, SMALLEST), 0.0, np.empty(0))

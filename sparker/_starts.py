@@ -221,9 +221,10 @@ def score_sums(
             rows = pool.rows(block) - pool.origin
             first, last = rows[:, 0].min(), rows[:, 0].max()
             distances = distances_of_block[: len(centers) * len(rows)].reshape(len(centers), len(rows))
-            if not few:
+            if few:
+                features = np.ascontiguousarray(rows.T)
+            else:
                 _fill_distances(rows, doubled, norms, distances)
-            features = np.ascontiguousarray(rows.T)
             block_difference, block_variance = difference[block], variance[block]
             for m, width in enumerate(widths):
                 reach = [first - REACH * width, last + REACH * width]

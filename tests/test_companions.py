@@ -131,17 +131,21 @@ def test_hold_their_level_with_more_features_than_rows(calibration):
     assert alarms <= 8 + 3.5 * np.sqrt(40 * 0.2 * 0.8)
 
 
-@pytest.mark.parametrize("n_rows", [1000, 400])  # as many directions as features, and fewer
+@pytest.mark.parametrize(
+    "n_rows", [1000, 400, 50]
+)  # as many directions as features, fewer, and fewer rows than features
 def test_directions_by_random_projections_are_those_of_the_covariance(rng, monkeypatch, n_rows):
     scale = np.append(np.array([6.0, 5.0, 4.0]), np.ones(57))
     pool = Pool([(rng.normal(size=(n_rows, 60)) * scale) @ stats.ortho_group.rvs(60, random_state=rng)])
     exact = _companions.learn(pool)
     monkeypatch.setattr(_companions, "EXACT", 59)
     found = _companions.learn(pool)
-    assert_allclose(found.variances[-3:], exact.variances[-3:], rtol=1e-6)
+    assert_allclose(found.variances[-3:], exact.variances[-3:], rtol=1e-6 if n_rows > 60 else 0.05)
     assert_allclose(found.variances.sum() + found.rest * (60 - len(found.variances)), 60, rtol=1e-9)
     if n_rows == 1000:
         assert_allclose(found.squared_distances, exact.squared_distances, atol=1e-9 * exact.mean_distance)
     # The smaller variances are near each other, and which of their directions are kept is any.
     assert np.corrcoef(found.squared_distances, exact.squared_distances)[0, 1] > 0.98
-    assert_array_equal(found.axes, _companions.learn(pool).axes)
+    order = rng.permutation(n_rows)
+    other_order = _companions.learn(Pool([pool.blocks[0][order]]))
+    assert_allclose(other_order.squared_distances, found.squared_distances[order], rtol=1e-6, atol=1e-6)
