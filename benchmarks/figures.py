@@ -65,8 +65,9 @@ def search(rows: list[dict[str, Any]]) -> None:
 
 
 def power(rows: list[dict[str, Any]]) -> None:
-    """Power at 5 % of every system in every cell."""
-    cells = list(dict.fromkeys((row["cell"], row["strength"]) for row in rows))
+    """Power at 5 % of every system in every cell that has rivals."""
+    rivals = {(row["cell"], row["strength"]) for row in rows if row["system"] not in ("sparker", "ideal")}
+    cells = [cell for cell in dict.fromkeys((row["cell"], row["strength"]) for row in rows) if cell in rivals]
     figure, ax = plt.subplots(figsize=(7.5, 0.24 * len(cells) + 1.6))
     for name, color in COLORS.items():
         found = {(row["cell"], row["strength"]): float(row["power_5"]) for row in rows if row["system"] == name}
@@ -76,7 +77,7 @@ def power(rows: list[dict[str, Any]]) -> None:
             ax.scatter([found[cells[k]] for k in y], y, size, color=color, marker=marker, label=name, zorder=3)
     ax.set(yticks=range(len(cells)), yticklabels=[f"{cell}, {float(s):g}" for cell, s in cells], xlim=(-0.02, 1.02))
     ax.set_xlabel("power at 5 %")
-    ax.invert_yaxis()
+    ax.set_ylim(len(cells) - 0.3, -0.7)
     ax.grid(axis="y", linewidth=0.4)
     ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3, frameon=False)
     figure.tight_layout()
@@ -86,7 +87,7 @@ def power(rows: list[dict[str, Any]]) -> None:
 def dimension(rows: list[dict[str, Any]]) -> None:
     """Power against the number of features: a clump in all of them."""
     rows = [row for row in rows if row["cell"].startswith("clump d=")]
-    figure, ax = plt.subplots(figsize=(6, 4))
+    figure, ax = plt.subplots(figsize=(8, 4))
     for name, color in COLORS.items():
         points = sorted(
             (int(row["cell"][8:]), float(row["power_5"]), float(row["error_5"]))
@@ -97,7 +98,7 @@ def dimension(rows: list[dict[str, Any]]) -> None:
             d, share, error = np.array(points).T
             ax.errorbar(d, share, error, color=color, marker="o", markersize=4, label=name, capsize=2)
     ax.set(xscale="log", xlabel="features $d$", ylabel="power at 5 %", ylim=(0, 1.05))
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.tight_layout()
     save(figure, "dimension.png")
 
