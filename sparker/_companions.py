@@ -74,7 +74,7 @@ class Moments:
 def learn(pool: Pool) -> Moments:
     """Moments of a pool."""
     sample, d = pool, pool.n_features
-    n_rows = SAMPLE if d <= EXACT else SAMPLE * EXACT // d
+    n_rows = SAMPLE * EXACT // max(d, EXACT)
     if pool.n_rows > n_rows:
         sample = Pool([pool.rows(pool.draw((np.arange(n_rows) + 0.5) / n_rows))])
     total = sample.weight.sum()
@@ -93,7 +93,8 @@ def learn(pool: Pool) -> Moments:
         variances, axes = eigh(correlation, subset_by_index=[d - rank, d - 1])
         trace = np.trace(correlation)
     else:
-        rows = np.concatenate(list(weighted)) / np.sqrt(total)
+        rows = np.concatenate(list(weighted))
+        rows /= np.sqrt(total)
         # Projections of the features, not of the rows, whose order must not matter.
         _, roots, directions = randomized_svd(rows, rank, n_iter=2, transpose=False, random_state=0)
         variances, axes, trace = roots[::-1] ** 2, directions[::-1].T, np.vdot(rows, rows)

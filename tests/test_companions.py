@@ -131,9 +131,8 @@ def test_hold_their_level_with_more_features_than_rows(calibration):
     assert alarms <= 8 + 3.5 * np.sqrt(40 * 0.2 * 0.8)
 
 
-@pytest.mark.parametrize(
-    "n_rows", [1000, 400, 50]
-)  # as many directions as features, fewer, and fewer rows than features
+# As many directions as features, fewer, and fewer rows than features.
+@pytest.mark.parametrize("n_rows", [1000, 400, 50])
 def test_directions_by_random_projections_are_those_of_the_covariance(rng, monkeypatch, n_rows):
     scale = np.append(np.array([6.0, 5.0, 4.0]), np.ones(57))
     pool = Pool([(rng.normal(size=(n_rows, 60)) * scale) @ stats.ortho_group.rvs(60, random_state=rng)])
