@@ -83,7 +83,7 @@ def p_values(null: np.ndarray, signal: np.ndarray, rule: Rule) -> np.ndarray:
 
 
 def judge(cells: list[Cell], systems: list[System], table: Table, args: argparse.Namespace) -> None:
-    """One row for each cell, strength and system; the first system is the one that others are compared with."""
+    """One row for each cell, strength and system."""
     for cell in cells:
         shape = cell.pair(0.0, 0, args.seed)
         for system in systems:
@@ -98,8 +98,6 @@ def judge(cells: list[Cell], systems: list[System], table: Table, args: argparse
                 signal = entries(cell, system, strength, args.signal, args, strength)
                 p = p_values(null, signal, system.rule)
                 hits = p <= 0.05
-                first = table.find(**key, system=systems[0].name)
-                difference = (hits if first is None else unpack(first["hits"], args.signal)).astype(float) - hits
                 table.add(
                     {
                         **key,
@@ -107,12 +105,16 @@ def judge(cells: list[Cell], systems: list[System], table: Table, args: argparse
                         "power_5": round(float(hits.mean()), 4),
                         "power_1": round(float(np.mean(p <= 0.01)), 4),
                         "error_5": _error(hits),
-                        "sparker_minus": round(float(difference.mean()), 4),
-                        "error_of_difference": round(float(difference.std(ddof=1) / np.sqrt(len(hits))), 4),
                         "seconds": round(cost(cell, system, strength, args.seed), 4),
                         "hits": np.packbits(hits).tobytes().hex(),
                     }
                 )
+
+
+def difference(row: dict[str, str], other: dict[str, str]) -> tuple[float, float]:
+    """Power at 5 % of a row less that of another, over the same signal pairs, and its error."""
+    one, two = (unpack(of["hits"], int(of["n_signal"])).astype(float) for of in (row, other))
+    return float(np.mean(one - two)), float(np.std(one - two, ddof=1) / np.sqrt(len(one)))
 
 
 def unpack(hits: str, n: int) -> np.ndarray:
@@ -181,7 +183,7 @@ def report(table: Table, name: str, first: str) -> None:
         top = max(rivals, key=lambda row: (float(row["power_5"]), row["system"] == first))
         if first not in of_cell or not 0.15 <= float(top["power_5"]) <= 0.95:
             continue
-        minus, error = -float(top["sparker_minus"]), float(top["error_of_difference"])
+        minus, error = difference(top, of_cell[first])
         judged.append((cell, strength))
         lost.append((minus, minus <= 2 * error, cell, strength, top["system"]))
     summary = Table(TABLES / name, ["system"])
@@ -189,8 +191,8 @@ def report(table: Table, name: str, first: str) -> None:
     for system in dict.fromkeys(row["system"] for row in table.rows):
         rows = [cells[key][system] for key in judged if system in cells[key]]
         if rows:
-            minus = np.array([float(row["sparker_minus"]) for row in rows])
-            error = np.array([float(row["error_of_difference"]) for row in rows])
+            pairs = [(cells[key][first], cells[key][system]) for key in judged if system in cells[key]]
+            minus, error = np.array([difference(*pair) for pair in pairs]).T
             summary.add(
                 {
                     "system": system,

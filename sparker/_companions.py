@@ -73,10 +73,8 @@ class Moments:
 
 def learn(pool: Pool) -> Moments:
     """Moments of a pool."""
-    sample, d = pool, pool.n_features
-    n_rows = SAMPLE * EXACT // max(d, EXACT)
-    if pool.n_rows > n_rows:
-        sample = Pool([pool.rows(pool.draw((np.arange(n_rows) + 0.5) / n_rows))])
+    d = pool.n_features
+    sample = pool.thinned(SAMPLE * EXACT // max(d, EXACT))
     total = sample.weight.sum()
     zero, one = np.zeros(d), np.ones(d)
     mean = _sum(sample.weight[part] @ X for X, part in _blocks(sample, zero, one)) / total

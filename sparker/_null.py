@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-SCHEMA = 4
+SCHEMA = 5
 ARRAYS = ("values", "converged", "failed", "seeds", "numbers")
 
 MAX_FAILED, FEW = 0.05, 20  # share of the toys, or of as many where there are fewer
@@ -65,7 +65,7 @@ class NullDistribution:
     >>> test.calibrate().save("bank.npz")
     >>> bank = NullDistribution.load("bank.npz")
     >>> bank
-    NullDistribution(99 toys, 26 entries, split)
+    NullDistribution(99 toys, 27 entries, split)
     >>> batch = rng.normal(1, 1, size=(60, 1))
     >>> SparKerTest(calibration="split", null_distribution=bank).fit(reference, batch).p_value()
     0.01

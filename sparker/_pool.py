@@ -213,6 +213,12 @@ class Pool:
         found = np.searchsorted(cumulative, np.asarray(uniform) * cumulative[-1], side="right")
         return order[np.minimum(found, last)]
 
+    def thinned(self, n_rows: int) -> "Pool":
+        """`n_rows` rows of equal weight, spread evenly over this pool by weight; the pool itself if it has no more."""
+        if self.n_rows <= n_rows:
+            return self
+        return Pool([self.rows(self.draw((np.arange(n_rows) + 0.5) / n_rows))])
+
     @cached_property
     def counts(self) -> bool:
         """Whether weights are whole numbers: a row of weight 2 is then two rows, not one that weighs twice as much."""

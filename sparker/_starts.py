@@ -224,7 +224,7 @@ def score_sums(
             if few:
                 features = np.ascontiguousarray(rows.T)
             else:
-                _distances_by_products(rows, doubled, norms, distances)
+                distances_by_products(rows, doubled, norms, distances)
             block_difference, block_variance = difference[block], variance[block]
             for m, width in enumerate(widths):
                 reach = [first - REACH * width, last + REACH * width]
@@ -260,7 +260,7 @@ def warm_up(dtype: np.dtype[Any]) -> None:
     fill_kernels(zero, which, dtype.type(0), dtype.type(0), zero)
 
 
-def _distances_by_products(rows: Array, doubled: Array, norms: Array, distances: Array) -> None:
+def distances_by_products(rows: Array, doubled: Array, norms: Array, distances: Array) -> None:
     """Fill squared distances of shape (n_centers, n_rows), from the centres times -2 and their squared norms."""
     np.matmul(doubled, rows.T, out=distances)
     distances += norms

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparker import _companions, _schedule, _starts
+from sparker import _companions, _joint, _schedule, _starts
 from sparker._backends import Backend, one_blas_thread, stack
 from sparker._device import CudaNewtonSolver, device_share, device_stack
 from sparker._objective import Objective
@@ -17,7 +17,7 @@ from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, Paths,
 Array = npt.NDArray[Any]
 
 # Of all entries of a kind in the aggregate, chosen on the data sets of benchmarks/power.py with seed 0.
-WEIGHTS = {"t": 2.0, "score": 1.0, "rare": 1.0, "mean": 0.3, "spread": 0.9}
+WEIGHTS = {"t": 1.5, "score": 0.75, "rare": 1.0, "joint": 2.0, "mean": 0.3, "spread": 0.9}
 
 OF_WIDTHS = ("t", "score", "rare")  # kinds with an entry at each width
 
@@ -40,6 +40,8 @@ class Plan:
         Number of places that a kernel of each recorded width can tell apart.
     moments : Moments or None
         Mean and covariance, for the companions; None without them.
+    joint : Joint or None
+        For the joint score; None with ``start="random"``.
     """
 
     schedule: Array
@@ -47,6 +49,7 @@ class Plan:
     kept: Array
     places: Array
     moments: _companions.Moments | None
+    joint: _joint.Joint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +163,14 @@ class SparKerStatistic:
 
     def _kinds(self) -> list[str]:
         """Kind of each of the `entries`."""
-        of_widths = OF_WIDTHS if self.start == "score" else OF_WIDTHS[:1]
-        companions = _companions.KINDS if self.companions else ()
-        return [kind for kind in of_widths for _ in range(self.n_widths)] + list(companions)
+        score = self.start == "score"
+        of_widths = [kind for kind in (OF_WIDTHS if score else OF_WIDTHS[:1]) for _ in range(self.n_widths)]
+        return of_widths + ["joint"] * score + list(_companions.KINDS) * self.companions
+
+    @property
+    def _joint_width(self) -> int:
+        """Which of the recorded widths has the joint score: three sevenths of the way to the narrowest."""
+        return (self.n_widths - 1) * 3 // 7
 
     def learn(self, pool: Pool, rng: np.random.Generator) -> Plan:
         """Width range, candidates and moments from the rows of a pool, labels unseen."""
@@ -171,15 +179,18 @@ class SparKerStatistic:
         # Kernels that start afresh at every recorded width stay at it; others anneal from one to the next.
         widths = _schedule.schedule(first, last, self.n_widths, self.max_iter, "none" if score else self.annealing)
         places = _schedule.distinct_places(pool, widths[:, -1])
-        candidates, kept, moments = np.empty((0, pool.n_features), pool.dtype), np.empty((len(widths), 0), bool), None
+        candidates, kept = np.empty((0, pool.n_features), pool.dtype), np.empty((len(widths), 0), bool)
+        moments = joint = None
         with one_blas_thread():
             if score:
                 n_candidates = min(self.n_candidates or _starts.enough(pool.n_rows, pool.n_features), pool.n_distinct)
                 candidates = _starts.dictionary(pool, n_candidates, rng)
                 kept = _starts.apart(candidates, widths[:, -1])
+                m = self._joint_width
+                joint = _joint.learn(pool, candidates, kept[m], widths[m, -1], rng)
             if self.companions:
                 moments = _companions.learn(pool)
-        return Plan(widths, candidates, kept, places, moments)
+        return Plan(widths, candidates, kept, places, moments, joint)
 
     def fit(
         self,
@@ -241,15 +252,18 @@ class SparKerStatistic:
         found: list[tuple[Array, bool] | ValueError] = []
         for path, of_toy, weights in zip(paths, shared, toys, strict=True):
             failure = path.failure()
-            found.append(failure or (self.entries(path, of_toy, weights), bool(path.converged.all())))
+            found.append(failure or (self.entries(path, plan, of_toy, weights), bool(path.converged.all())))
         return found
 
-    def entries(self, path: Path, shared: Shared, weights: Weights) -> Array:
-        """T at each recorded width, then the largest squared scores of a single kernel there, then the companions."""
+    def entries(self, path: Path, plan: Plan, shared: Shared, weights: Weights) -> Array:
+        """T at each recorded width, the largest squared scores of a single kernel there, the joint score, companions."""
         # Where both samples are alike what is left of L is rounding, and must not be ranked.
-        t = np.where(path.losses < -ROUNDING * weights.size, -2.0 * path.losses, 0.0)
-        largest = np.empty(0) if shared.scores is None else shared.scores.largest().ravel()
-        return np.concatenate([t, largest, shared.companions])
+        found = [np.where(path.losses < -ROUNDING * weights.size, -2.0 * path.losses, 0.0)]
+        if shared.scores is not None and plan.joint is not None:
+            with one_blas_thread():
+                joint = plan.joint.entry(shared.scores.values[self._joint_width])
+            found += [shared.scores.largest().ravel(), np.array([joint])]
+        return np.concatenate([*found, shared.companions])
 
     def scales(self, path: Path) -> dict[str, Array]:
         """Kind, width and weight of each of the `entries`; a companion is as wide as the sample, its width is inf."""
@@ -257,6 +271,7 @@ class SparKerStatistic:
         widths = np.full(len(kinds), np.inf)
         for kind in OF_WIDTHS:
             widths[kinds == kind] = path.widths[: np.sum(kinds == kind)]
+        widths[kinds == "joint"] = path.widths[self._joint_width]
         return {"kind": kinds, "width": widths, "weight": self.entry_weights}
 
     def _solver(self) -> Solver:

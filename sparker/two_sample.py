@@ -131,10 +131,11 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     statistics_ : ndarray of shape (n_scales,)
         t at each recorded width; then, with ``start="score"``, the largest squared score of a single kernel there,
         and the largest where rows are rare, at candidates with fewer than 5 rows of the smaller sample in reach (others
-        count less); then the two companions. All of it is calibrated and aggregated. No entry is negative.
+        count less); then the joint score, of 150 kernels of one width together; then the two companions. All of it is
+        calibrated and aggregated. No entry is negative.
     scales_ : dict of str to ndarray of shape (n_scales,)
-        ``kind`` ("t", "score", "rare", "mean" or "spread"), ``width`` and ``weight`` in the aggregate of each entry; a
-        companion has width inf.
+        ``kind`` ("t", "score", "rare", "joint", "mean" or "spread"), ``width`` and ``weight`` in the aggregate of each
+        entry; a companion has width inf.
     width_ : float
         The recorded width that ``score_samples``, ``transform`` and ``kernel_table`` describe: the one with the
         largest t - 2 M log(number of distinct places at that width). It needs no toys; calibrating never changes it.
@@ -316,7 +317,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
                 stacklevel=4,
             )
         self.scales_ = statistic.scales(path)
-        return statistic.entries(path, shared[0], observed.weights)
+        return statistic.entries(path, plan, shared[0], observed.weights)
 
     def transform(self, X: Any) -> Array:
         """Contribution a_i p_i(x) k_i(x) of each kernel to the log density ratio.

@@ -24,6 +24,7 @@ ORDER = [
     {"_calibration", "_tail", "_results", "_samples", "_statistic"},
     {"_device"},
     {"_toys", "_companions", "_solvers", "_aggregation", "_null"},
+    {"_joint"},
     {"_starts"},
     {"_objective"},
     {"_backends"},

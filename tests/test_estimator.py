@@ -242,20 +242,21 @@ class TestFit:
         assert np.all(test.statistics_ >= 0)
         assert np.all(test.calibrate().values >= 0)
 
-    @pytest.mark.parametrize(("start", "per_width"), [("score", 3), ("random", 1)])
+    @pytest.mark.parametrize(("start", "per_width", "joint"), [("score", 3, ["joint"]), ("random", 1, [])])
     @pytest.mark.parametrize("companions", [True, False])
     @pytest.mark.parametrize("n_widths", [1, 4])
     def test_length_of_the_statistics_follows_from_the_parameters(
-        self, make, samples, start, per_width, companions, n_widths
+        self, make, samples, start, per_width, joint, companions, n_widths
     ):
         params = {"start": start, "n_widths": n_widths, "companions": companions}
         test = make(**params).fit(*samples)
         of_widths = ["t", "score", "rare"][:per_width]
-        kinds = list(np.repeat(of_widths, n_widths)) + ["mean", "spread"] * companions
+        kinds = list(np.repeat(of_widths, n_widths)) + joint + ["mean", "spread"] * companions
         assert test.scales_["kind"].tolist() == kinds
         assert test.statistics_.shape == test.scales_["width"].shape == (len(kinds),)
         assert_array_equal(test.scales_["width"][: per_width * n_widths], np.tile(test.path_widths_, per_width))
-        assert np.isinf(test.scales_["width"][per_width * n_widths :]).all()
+        assert np.isin(test.scales_["width"][test.scales_["kind"] == "joint"], test.path_widths_).all()
+        assert np.isinf(test.scales_["width"][per_width * n_widths + len(joint) :]).all()
         same = make(**params).fit(np.ones((30, 2)), np.ones((10, 2)))
         assert same.statistics_.shape == test.statistics_.shape
 

@@ -1,0 +1,72 @@
+"""The joint score: whether the kernels of one width tell the samples apart together, where no single one does.
+
+A mode that has narrowed, or many small excesses, change many scores a little. With z the scores of K candidates
+(`sparker._starts`) and R the correlation of two of them under the null, over the pool, labels unseen,
+
+    R_ij = sum_x w_x k_i k_j / sqrt(sum_x w_x k_i^2 sum_x w_x k_j^2),
+
+the entry is z^T (R + gamma)^-1 z / d_1 with d_1 = sum_i l_i / (l_i + gamma), where l_i are the eigenvalues of R: the kernel
+Fisher discriminant ratio (Harchaoui, Bach and Moulines, NeurIPS 20 (2007)) of these kernels, divided by its effective
+number of parameters, so that it is about 1 under the null.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import eigh
+
+from sparker._pool import Pool
+from sparker._starts import BLOCK, distances_by_products
+
+Array = npt.NDArray[Any]
+
+MOST = 150  # kernels
+SAMPLE = 5000  # rows from which R is learned; where toys learn anew, it is most of their time
+RIDGE = 2e-3  # gamma: neighbours overlap, and what tells them apart is noise
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """What is learned of the kernels.
+
+    Attributes
+    ----------
+    which : ndarray of shape (K,)
+        The candidates at which they are.
+    matrix : ndarray of shape (K, K)
+        (R + gamma)^-1 / d_1.
+    """
+
+    which: npt.NDArray[np.intp]
+    matrix: Array
+
+    def entry(self, score: Array) -> float:
+        """The joint score, from those of all candidates at the width, shape (n_candidates,)."""
+        z = score[self.which]
+        return float(z @ (self.matrix @ z))
+
+
+def learn(pool: Pool, candidates: Array, kept: npt.NDArray[np.bool_], width: float, rng: np.random.Generator) -> Joint:
+    """The joint score of kernels of one width at up to `MOST` of the candidates that are `kept` there."""
+    which = np.sort(rng.permutation(np.flatnonzero(kept))[:MOST])
+    pool = pool.thinned(SAMPLE)
+    centers = candidates[which].astype(np.float64) - pool.origin
+    norms, doubled = np.sum(centers**2, axis=1)[:, None], -2 * centers
+    covariance = np.zeros((len(which), len(which)))
+    size = max(64, BLOCK // len(which))
+    for X, part in pool.parts():
+        for start in range(0, len(X), size):
+            rows = X[start : start + size].astype(np.float64) - pool.origin
+            kernels = np.empty((len(which), len(rows)))
+            distances_by_products(rows, doubled, norms, kernels)
+            np.exp((-0.5 / width**2) * kernels, out=kernels)
+            covariance += (kernels * pool.weight[part][start : start + size]) @ kernels.T
+    deviation = np.sqrt(np.maximum(np.diag(covariance), np.finfo(np.float64).tiny))
+    correlation = covariance / deviation / deviation[:, None]
+    np.fill_diagonal(correlation, 1.0)  # also where no row of the sample is in reach
+    variances, axes = eigh(correlation)
+    variances = np.maximum(variances, 0)  # but for rounding
+    effective = np.sum(variances / (variances + RIDGE))
+    return Joint(which, (axes / ((variances + RIDGE) * effective)) @ axes.T)
