@@ -5,9 +5,9 @@ A mode that has narrowed, or many small excesses, change many scores a little. W
 
     R_ij = sum_x w_x k_i k_j / sqrt(sum_x w_x k_i^2 sum_x w_x k_j^2),
 
-the entry is z^T (R + gamma)^-1 z / d_1 with d_1 = sum_i l_i / (l_i + gamma), where l_i are the eigenvalues of R: the kernel
-Fisher discriminant ratio (Harchaoui, Bach and Moulines, NeurIPS 20 (2007)) of these kernels, divided by its effective
-number of parameters, so that it is about 1 under the null.
+the entry is z^T (R + gamma)^-1 z / d_1 with d_1 = sum_i l_i / (l_i + gamma), where l_i are the eigenvalues of R: the
+kernel Fisher discriminant ratio (Harchaoui, Bach and Moulines, NeurIPS 20 (2007)) of these kernels, divided by its
+effective number of parameters, so that it is about 1 under the null.
 """
 
 from dataclasses import dataclass

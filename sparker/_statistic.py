@@ -256,7 +256,7 @@ class SparKerStatistic:
         return found
 
     def entries(self, path: Path, plan: Plan, shared: Shared, weights: Weights) -> Array:
-        """T at each recorded width, the largest squared scores of a single kernel there, the joint score, companions."""
+        """T at each width, the largest squared scores of a single kernel there, the joint score, and the companions."""
         # Where both samples are alike what is left of L is rounding, and must not be ranked.
         found = [np.where(path.losses < -ROUNDING * weights.size, -2.0 * path.losses, 0.0)]
         if shared.scores is not None and plan.joint is not None:
