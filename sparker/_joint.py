@@ -45,7 +45,7 @@ class Joint:
     def entry(self, score: Array) -> float:
         """The joint score, from those of all candidates at the width, shape (n_candidates,)."""
         z = score[self.which]
-        return float(z @ (self.matrix @ z))
+        return float(np.einsum("i,ij,j", z, self.matrix, z))  # no BLAS, whose last bits depend on threads
 
 
 def learn(pool: Pool, candidates: Array, kept: npt.NDArray[np.bool_], width: float, rng: np.random.Generator) -> Joint:

@@ -260,8 +260,7 @@ class SparKerStatistic:
         # Where both samples are alike what is left of L is rounding, and must not be ranked.
         found = [np.where(path.losses < -ROUNDING * weights.size, -2.0 * path.losses, 0.0)]
         if shared.scores is not None and plan.joint is not None:
-            with one_blas_thread():
-                joint = plan.joint.entry(shared.scores.values[self._joint_width])
+            joint = plan.joint.entry(shared.scores.values[self._joint_width])
             found += [shared.scores.largest().ravel(), np.array([joint])]
         return np.concatenate([*found, shared.companions])
 
