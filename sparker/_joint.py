@@ -3,11 +3,12 @@
 A mode that has narrowed, or many small excesses, change many scores a little. With z the scores of K candidates
 (`sparker._starts`) and R the correlation of two of them under the null, over the pool, labels unseen,
 
-    R_ij = sum_x w_x k_i k_j / sqrt(sum_x w_x k_i^2 sum_x w_x k_j^2),
+    R_ij = C_ij / sqrt(C_ii C_jj),   C_ij = sum_x w_x k_i(x) k_j(x) + 0.2 (i = j),
 
 the entry is z^T (R + gamma)^-1 z / d_1 with d_1 = sum_i l_i / (l_i + gamma), where l_i are the eigenvalues of R: the
 kernel Fisher discriminant ratio (Harchaoui, Bach and Moulines, NeurIPS 20 (2007)) of these kernels, divided by its
-effective number of parameters, so that it is about 1 under the null.
+effective number of parameters. The fifth of a row is that of V: where few rows are in reach, the more so of a sample,
+kernels look more alike than their scores are, and the difference of two of them would be all.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 
 from sparker._pool import Pool
-from sparker._starts import BLOCK, distances_by_products
+from sparker._starts import BLOCK, PSEUDO, distances_by_products
 
 Array = npt.NDArray[Any]
 
@@ -63,10 +64,9 @@ def learn(pool: Pool, candidates: Array, kept: npt.NDArray[np.bool_], width: flo
             distances_by_products(rows, doubled, norms, kernels)
             np.exp((-0.5 / width**2) * kernels, out=kernels)
             covariance += (kernels * pool.weight[part][start : start + size]) @ kernels.T
-    deviation = np.sqrt(np.maximum(np.diag(covariance), np.finfo(np.float64).tiny))
-    correlation = covariance / deviation / deviation[:, None]
-    np.fill_diagonal(correlation, 1.0)  # also where no row of the sample is in reach
-    variances, axes = eigh(correlation)
+    covariance[np.diag_indices_from(covariance)] += PSEUDO
+    deviation = np.sqrt(np.diag(covariance))
+    variances, axes = eigh(covariance / deviation / deviation[:, None])
     variances = np.maximum(variances, 0)  # but for rounding
     effective = np.sum(variances / (variances + RIDGE))
     return Joint(which, (axes / ((variances + RIDGE) * effective)) @ axes.T)

@@ -21,7 +21,7 @@ def learned(X, weight=None, n_candidates=40, width=0.7, seed=0):
 def correlation(X, weight, centers, width):
     """R by its definition."""
     kernels = np.exp(-0.5 * cdist(centers, X, "sqeuclidean") / width**2)
-    covariance = (kernels * weight) @ kernels.T
+    covariance = (kernels * weight) @ kernels.T + 0.2 * np.eye(len(centers))
     deviation = np.sqrt(np.diag(covariance))
     return covariance / np.outer(deviation, deviation)
 
@@ -40,12 +40,14 @@ def test_is_the_quadratic_form_of_its_definition(rng, dtype, d):
     assert_allclose(joint.entry(score), z @ np.linalg.solve(ridged, z) / effective, rtol=1e-6)
 
 
-def test_is_about_one_under_permutations(rng):
-    """Mean over 300 toys of a quantity of mean 1, but for the count of rows, which permutations keep."""
-    pool, candidates, joint = learned(rng.normal(size=(1500, 2)))
-    toys = [PermutationToys(pool, 300, None).draw(rng)[1] for _ in range(300)]
-    found = [joint.entry(of_toy.values[0]) for of_toy in _starts.scores(pool, toys, candidates, np.array([0.7]))]
-    assert_allclose(np.mean(found), 1, atol=0.1)
+@pytest.mark.parametrize("sample", [_joint.SAMPLE, 300])
+def test_is_about_one_under_permutations(rng, monkeypatch, sample):
+    """Mean over 200 toys, of rows with a sparse tail; the sample has a fifteenth of them."""
+    monkeypatch.setattr(_joint, "SAMPLE", sample)
+    pool, candidates, joint = learned(rng.exponential(size=(4500, 1)), width=0.2)
+    toys = [PermutationToys(pool, 900, None).draw(rng)[1] for _ in range(200)]
+    found = [joint.entry(of_toy.values[0]) for of_toy in _starts.scores(pool, toys, candidates, np.array([0.2]))]
+    assert 0.5 < np.mean(found) < 1.1
     assert np.min(found) > 0
 
 
@@ -68,16 +70,6 @@ def test_looks_at_some_of_the_kept_candidates(rng, monkeypatch):
     joint = _joint.learn(pool, candidates, kept, 0.5, rng)
     assert len(joint.which) == 12
     assert kept[joint.which].all()
-
-
-def test_a_large_pool_is_learned_from_a_sample(rng, monkeypatch):
-    X = rng.normal(size=(4000, 1))
-    _, _, want = learned(X)
-    monkeypatch.setattr(_joint, "SAMPLE", 1000)
-    _, _, got = learned(X)
-    score = rng.normal(size=40)
-    assert got.entry(score) != want.entry(score)
-    assert_allclose(got.entry(score), want.entry(score), rtol=0.5)
 
 
 def test_kernels_that_no_row_of_the_sample_reaches_count_as_one_each(rng, monkeypatch):
