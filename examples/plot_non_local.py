@@ -23,14 +23,14 @@ results = {
 }
 
 # %%
-# Smallest p-value of each kind of entry: t and score are those of the kernels, mean and spread those of the companions.
-kinds = ["t", "score", "mean", "spread"]
+# Smallest p-value of each kind of entry: t, score and joint are those of kernels, mean and spread those of the companions.
+kinds = ["t", "score", "joint", "mean", "spread"]
 figure, ax = plt.subplots(layout="constrained")
 for offset, (name, result) in zip((-0.2, 0.2), results.items(), strict=True):
     smallest = [result.scales["pvalue"][result.scales["kind"] == kind].min() for kind in kinds]
-    ax.bar(np.arange(4) + offset, -np.log10(smallest), width=0.4, label=f"{name}: p = {result.pvalue:.3g}")
+    ax.bar(np.arange(5) + offset, -np.log10(smallest), width=0.4, label=f"{name}: p = {result.pvalue:.3g}")
 ax.axhline(np.log10(200), color="#888888", linestyle=":", label="smallest p of 199 toys")
-ax.set_xticks(range(4), kinds)
+ax.set_xticks(range(5), kinds)
 ax.set(ylabel="$-\\log_{10}$ of the smallest p", title="what sees a clump, and what sees a haze")
 ax.legend()
 plt.show()
