@@ -23,7 +23,7 @@ results = {
 }
 
 # %%
-# Smallest p-value of each kind of entry: t, score and joint are those of kernels, mean and spread those of the companions.
+# Smallest p-value of each kind of entry: t, score and joint are those of kernels, mean and spread are companions.
 kinds = ["t", "score", "joint", "mean", "spread"]
 figure, ax = plt.subplots(layout="constrained")
 for offset, (name, result) in zip((-0.2, 0.2), results.items(), strict=True):
