@@ -32,5 +32,5 @@ for offset, (name, result) in zip((-0.2, 0.2), results.items(), strict=True):
 ax.axhline(np.log10(200), color="#888888", linestyle=":", label="smallest p of 199 toys")
 ax.set_xticks(range(5), kinds)
 ax.set(ylabel="$-\\log_{10}$ of the smallest p", title="what sees a clump, and what sees a haze")
-ax.legend()
+figure.legend(loc="outside upper center", ncols=3, fontsize="small")
 plt.show()
