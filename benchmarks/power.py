@@ -127,11 +127,13 @@ def ablations() -> list[System]:
     make, ruled = power_systems.sparker, power_systems.ruled
     systems = [make()]
     systems += [ruled(f"rule {name}", name) for name in ("power-mean of counts", "min-mean", "min", "product", "mean")]
+    kinds = dict.fromkeys(WEIGHTS, 0.0)
     systems += [ruled("no companions", mean=0, spread=0), ruled("one maximum of scores", rare=0)]
-    systems += [ruled("scores alone", t=0, mean=0, spread=0), ruled("t alone", score=0, rare=0, mean=0, spread=0)]
+    systems += [ruled("no joint score", joint=0), ruled("equal weights", **dict.fromkeys(WEIGHTS, 1.0))]
+    systems += [ruled(f"{kind} alone", **kinds | {kind: 1.0}) for kind in ("t", "score", "joint")]
     systems.append(make("no gate", competition=False))
     systems += [make(f"loss {loss}", loss=loss) for loss in ("bce", "mse")]
-    systems += [make(f"M = {m}", n_kernels=m) for m in (1, 2, 5, 10, 20)]
+    systems += [make(f"M = {m}", n_kernels=m) for m in (1, 5, 10, 20)]
     systems += [make(f"{n} candidates", n_candidates=n) for n in (100, 300, 3000)]
     systems += [make(f"{n} widths", n_widths=n) for n in (4, 16)]
     systems.append(make("one width, 90 %", n_widths=1, width_init=(1.0, 90), width_final=(1.0, 90)))
@@ -139,7 +141,7 @@ def ablations() -> list[System]:
     systems += [make(f"amplitudes to {a:g}", max_amplitude=a) for a in (2.0, 10.0)]
     systems += [make(f"{n} steps", max_iter=n) for n in (1, 20)]
     annealed = {"start": "random", "max_iter": 20}
-    systems += [make(f"annealed, {how}", annealing=how, **annealed) for how in ("linear", "geometric")]
+    systems += [make(f"annealed, {how}", annealing=how, **annealed) for how in ("linear", "geometric", "logarithmic")]
     systems.append(make("annealed, geometric, long", annealing="geometric", start="random", max_iter=100))
     systems.append(make("Adam, annealed", solver="adam", start="random", annealing="linear", max_iter=100))
     return systems

@@ -54,8 +54,10 @@ def schedule(first: float, last: float, n_widths: int, n_steps: int, annealing: 
         Widest and narrowest width.
     n_widths, n_steps : int
         Recorded widths, and steps for each.
-    annealing : {"geometric", "linear", "none"}
-        Spacing of the widths. "none" keeps the recorded widths of "geometric" and stays at each for all its steps.
+    annealing : {"geometric", "linear", "logarithmic", "none"}
+        Spacing of the widths. "logarithmic": 1/width grows with log(1 + step), so that it falls fast first, as the
+        temperature of Geman and Geman (IEEE PAMI 6 (1984) 721) does. "none" keeps the recorded widths of "geometric"
+        and stays at each for all its steps.
     """
     if annealing == "none":
         return np.repeat(_space(first, last, n_widths, "geometric")[:, None], n_steps, axis=1)
@@ -66,6 +68,9 @@ def schedule(first: float, last: float, n_widths: int, n_steps: int, annealing: 
 def _space(first: float, last: float, n: int, annealing: str) -> Widths:
     if n == 1:
         return np.array([last])
+    if annealing == "logarithmic":
+        passed = np.log1p(np.arange(n)) / np.log(n)
+        return 1 / ((1 - passed) / first + passed / last)
     return np.geomspace(first, last, n) if annealing == "geometric" else np.linspace(first, last, n)
 
 

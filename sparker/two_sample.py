@@ -48,8 +48,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         Widest and narrowest width in the units of X, or a factor and a percentile: ``(2.0, 99)`` is twice the 99th
         percentile of the distances of pooled rows. None: their 99th percentile, and the smaller of half their 1st
         percentile and a quarter of their median. With ``n_widths=1`` the narrowest is recorded.
-    annealing : {"geometric", "linear"}, default="geometric"
-        Spacing of the widths; with ``start="random"`` also of the steps between them.
+    annealing : {"geometric", "linear", "logarithmic"}, default="geometric"
+        How the width falls with ``start="random"``, from step to step; "logarithmic": 1/width grows with log(1 + step).
+        With ``start="score"`` nothing anneals, and the recorded widths are spaced geometrically.
     competition : bool, default=True
         Softmax gate: kernels compete for each row. False gives the plain sum of kernels of SparKer-NPLM.
     loss : {"np", "bce", "mse"}, default="np"
@@ -200,7 +201,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         "n_widths": [Interval(Integral, 1, None, closed="left")],
         "width_init": [Interval(Real, 0, None, closed="neither"), tuple, None],
         "width_final": [Interval(Real, 0, None, closed="neither"), tuple, None],
-        "annealing": [StrOptions({"geometric", "linear"})],
+        "annealing": [StrOptions({"geometric", "linear", "logarithmic"})],
         "competition": ["boolean"],
         "loss": [StrOptions(set(LOSSES))],
         "solver": [StrOptions({"newton", "adam", "alternating"})],

@@ -24,7 +24,14 @@ def test_without_annealing_every_recorded_width_is_held():
     assert_allclose(schedule(8.0, 0.5, 5, 3, "none"), np.repeat([[8.0], [4.0], [2.0], [1.0], [0.5]], 3, axis=1))
 
 
-@pytest.mark.parametrize("annealing", ["geometric", "linear", "none"])
+def test_logarithmic_steps_fall_fast_first():
+    widths = schedule(8.0, 0.5, 4, 3, "logarithmic").ravel()
+    rate = np.diff(1 / widths) / np.diff(np.log(np.arange(1, 13)))
+    assert_allclose(widths[[0, -1]], [8.0, 0.5], rtol=1e-12)
+    assert_allclose(rate, rate[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("annealing", ["geometric", "linear", "logarithmic", "none"])
 def test_one_width_is_the_narrowest(annealing):
     assert_allclose(schedule(8.0, 0.5, 1, 2, annealing)[0, -1], 0.5, rtol=1e-12)
 
