@@ -29,6 +29,7 @@ from power_systems import System
 from sparker import SparKerTest
 from sparker._aggregation import Rule, aggregate
 from sparker._results import counted_p_value
+from sparker._statistic import WEIGHTS
 
 RUNS = Path(__file__).parent / "runs"
 CHUNK, TIMED = 50, 3  # pairs that are computed before they are kept, and whose time is taken
@@ -127,10 +128,10 @@ def ablations() -> list[System]:
     make, ruled = power_systems.sparker, power_systems.ruled
     systems = [make()]
     systems += [ruled(f"rule {name}", name) for name in ("power-mean of counts", "min-mean", "min", "product", "mean")]
-    kinds = dict.fromkeys(WEIGHTS, 0.0)
+    none = dict.fromkeys(WEIGHTS, 0.0)
     systems += [ruled("no companions", mean=0, spread=0), ruled("one maximum of scores", rare=0)]
     systems += [ruled("no joint score", joint=0), ruled("equal weights", **dict.fromkeys(WEIGHTS, 1.0))]
-    systems += [ruled(f"{kind} alone", **kinds | {kind: 1.0}) for kind in ("t", "score", "joint")]
+    systems += [ruled(f"{kind} alone", **none | {kind: 1.0}) for kind in ("t", "score", "joint")]
     systems.append(make("no gate", competition=False))
     systems += [make(f"loss {loss}", loss=loss) for loss in ("bce", "mse")]
     systems += [make(f"M = {m}", n_kernels=m) for m in (1, 5, 10, 20)]
