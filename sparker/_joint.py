@@ -1,14 +1,15 @@
 """The joint score: whether the kernels of one width tell the samples apart together, where no single one does.
 
 A mode that has narrowed, or many small excesses, change many scores a little. With z the scores of K candidates
-(`sparker._starts`) and R the correlation of two of them under the null, over the pool, labels unseen,
+(`sparker._starts`) and R the overlap of their kernels on the pool, labels unseen,
 
     R_ij = C_ij / sqrt(C_ii C_jj),   C_ij = sum_x w_x k_i(x) k_j(x) + 0.2 (i = j),
 
-the entry is z^T (R + gamma)^-1 z / d_1 with d_1 = sum_i l_i / (l_i + gamma), where l_i are the eigenvalues of R: the
-kernel Fisher discriminant ratio (Harchaoui, Bach and Moulines, NeurIPS 20 (2007)) of these kernels, divided by its
-effective number of parameters. The fifth of a row is that of V: where few rows are in reach, the more so of a sample,
-kernels look more alike than their scores are, and the difference of two of them would be all.
+the entry is z^T (R + gamma)^-1 z / d_1 with d_1 = tr R (R + gamma)^-1: the kernel Fisher discriminant ratio (Harchaoui,
+Bach and Moulines, NeurIPS 20 (2007)) of these kernels, over d_1. Theirs has the centred covariance; R is that of scores
+of Poisson numbers of rows, with one more direction, along which fixed numbers do not vary. As in V of a score a fifth
+of a row is added: where few rows are in reach, the more so of a sample, kernels look more alike than their scores are,
+and the difference of two of them would be all.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
+from scipy.linalg import inv
 
 from sparker._pool import Pool
 from sparker._starts import BLOCK, PSEUDO, distances_by_products
@@ -52,7 +53,7 @@ class Joint:
 def learn(pool: Pool, candidates: Array, kept: npt.NDArray[np.bool_], width: float, rng: np.random.Generator) -> Joint:
     """The joint score of kernels of one width at up to `MOST` of the candidates that are `kept` there."""
     which = np.sort(rng.permutation(np.flatnonzero(kept))[:MOST])
-    pool = pool.thinned(SAMPLE)
+    n_rows, pool = min(pool.n_drawn, SAMPLE), pool.thinned(SAMPLE)
     centers = candidates[which].astype(np.float64) - pool.origin
     norms, doubled = np.sum(centers**2, axis=1)[:, None], -2 * centers
     covariance = np.zeros((len(which), len(which)))
@@ -62,11 +63,12 @@ def learn(pool: Pool, candidates: Array, kept: npt.NDArray[np.bool_], width: flo
             rows = X[start : start + size].astype(np.float64) - pool.origin
             kernels = np.empty((len(which), len(rows)))
             distances_by_products(rows, doubled, norms, kernels)
-            np.exp((-0.5 / width**2) * kernels, out=kernels)
+            kernels *= -0.5 / width**2
+            kernels[np.isnan(kernels)] = -np.inf  # squares beyond all numbers: out of reach
+            np.exp(kernels, out=kernels)
             covariance += (kernels * pool.weight[part][start : start + size]) @ kernels.T
+    covariance *= n_rows / pool.weight.sum()  # what is added has the same part in what toys learn from fewer rows
     covariance[np.diag_indices_from(covariance)] += PSEUDO
     deviation = np.sqrt(np.diag(covariance))
-    variances, axes = eigh(covariance / deviation / deviation[:, None])
-    variances = np.maximum(variances, 0)  # but for rounding
-    effective = np.sum(variances / (variances + RIDGE))
-    return Joint(which, (axes / ((variances + RIDGE) * effective)) @ axes.T)
+    inverse = inv(covariance / deviation / deviation[:, None] + RIDGE * np.eye(len(which)))
+    return Joint(which, inverse / (len(which) - RIDGE * np.trace(inverse)))

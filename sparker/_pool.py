@@ -97,9 +97,11 @@ class Pool:
     weight : ndarray of shape (n,)
         Size of each weight.
     signed_weight : ndarray of shape (n,)
+    n_drawn : float
+        Rows that a toy is drawn from, one of weight 2 counted twice, and one of weight 0 not.
     n_distinct : int
-        Most rows that may differ from each other in a toy, which may be fewer than there are here. What is learned
-        from the observed pair is as much as can be learned from a toy.
+        Most rows that may differ from each other in a toy. Both may be less than there is here: what is learned from
+        the observed pair is as much as can be learned from a toy.
     """
 
     def __init__(self, blocks: Sequence[Array], weight: Array | None = None) -> None:
@@ -109,7 +111,7 @@ class Pool:
         self.dtype = self.blocks[0].dtype
         self.signed_weight = np.ones(self.n_rows) if weight is None else np.asarray(weight, dtype=np.float64)
         self.weight = np.abs(self.signed_weight)
-        self.n_distinct = self.n_rows
+        self.n_drawn, self.n_distinct = float(self.weight.sum()), self.n_rows
         self._bounds: dict[int, list[Array]] = {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -215,7 +217,7 @@ class Pool:
 
     def thinned(self, n_rows: int) -> "Pool":
         """`n_rows` rows of equal weight, spread evenly over this pool by weight; the pool itself if it has no more."""
-        if self.n_rows <= n_rows:
+        if round(self.n_drawn) <= n_rows:
             return self
         return Pool([self.rows(self.draw((np.arange(n_rows) + 0.5) / n_rows))])
 

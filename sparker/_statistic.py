@@ -169,8 +169,8 @@ class SparKerStatistic:
 
     @property
     def _joint_width(self) -> int:
-        """Which of the recorded widths has the joint score: three sevenths of the way to the narrowest."""
-        return (self.n_widths - 1) * 3 // 7
+        """Which of the recorded widths has the joint score: nearest to three sevenths of the way to the narrowest."""
+        return round((self.n_widths - 1) * 3 / 7)
 
     def learn(self, pool: Pool, rng: np.random.Generator) -> Plan:
         """Width range, candidates and moments from the rows of a pool, labels unseen."""
@@ -183,8 +183,8 @@ class SparKerStatistic:
         moments = joint = None
         with one_blas_thread():
             if score:
-                n_candidates = min(self.n_candidates or _starts.enough(pool.n_rows, pool.n_features), pool.n_distinct)
-                candidates = _starts.dictionary(pool, n_candidates, rng)
+                wanted = self.n_candidates or _starts.enough(round(pool.n_drawn), pool.n_features)
+                candidates = _starts.dictionary(pool, min(wanted, pool.n_distinct), rng)
                 kept = _starts.apart(candidates, widths[:, -1])
                 m = self._joint_width
                 joint = _joint.learn(pool, candidates, kept[m], widths[m, -1], rng)

@@ -115,7 +115,7 @@ def observe(
     # Rows of weight 1, as the data are: toys learn from reference rows, whose own weights would tell them from data.
     learned = Pool(pool.blocks, (used != 0) * 1.0) if calibration == "split" else pool
     if calibration == "bootstrap":  # where toys have fewer places to look at, the observed pair must not have more
-        learned.n_distinct = n_reference
+        learned.n_drawn, learned.n_distinct = float(np.sum(np.abs(raw[:n_reference]))), n_reference
     return Observed(learned, weights, n_reference, n_data, expected, raw)
 
 

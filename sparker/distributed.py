@@ -84,6 +84,8 @@ class PartitionedPool:
         Of the rows.
     data : Pool or None
         Data rows of the observed pair.
+    given_up : ndarray of int64
+        Rows of the reference that the observed pair does not use.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class PartitionedPool:
         n_features: int,
         dtype: np.dtype[Any],
         data: Pool | None,
+        given_up: npt.NDArray[np.int64],
     ) -> None:
         self.client = client
         self.parts = parts
@@ -103,15 +106,18 @@ class PartitionedPool:
         self.n_features = n_features
         self.dtype = dtype
         self.data = data
+        self.given_up = given_up
         self.n_rows = self.n_reference + (0 if data is None else data.n_rows)
 
     def prepare(self) -> None:
         """Nothing is computed once for all toys but what stands on the workers."""
 
     def sample(self, rng: np.random.Generator) -> Pool:
-        """Rows drawn without replacement from those of the reference and the data; all of them if they are few."""
-        n = min(SAMPLE, self.n_rows)
-        chosen = np.sort(rng.choice(self.n_rows, n, replace=False)) if n < self.n_rows else np.arange(n)
+        """Rows drawn without replacement from those that are used, reference and data; all of them if they are few."""
+        n_used = self.n_rows - len(self.given_up)
+        n = min(SAMPLE, n_used)
+        chosen = np.sort(rng.choice(n_used, n, replace=False)) if n < n_used else np.arange(n)
+        chosen += np.searchsorted(self.given_up - np.arange(len(self.given_up)), chosen, side="right")
         ends = np.searchsorted(chosen, self.starts)
         wanted = [chosen[a:b] - start for a, b, start in zip(ends[:-1], ends[1:], self.starts[:-1], strict=True)]
         blocks = self.client.gather(self.client.map(_take, self.parts, wanted, pure=False))
@@ -277,7 +283,7 @@ class PartitionedTest(SparKerTest):
         left_out = np.sort(rng.choice(n_reference, n_data, replace=False, shuffle=False))
         expected = n_data if self.expected_count is None else self.expected_count
         weights = _Rows(left_out, False, expected / (n_reference - n_data), n_reference - n_data, n_data)
-        pool = PartitionedPool(client, parts, sizes, X.shape[1], dtype, Pool([second]))
+        pool = PartitionedPool(client, parts, sizes, X.shape[1], dtype, Pool([second]), left_out)
         observed = _toys.Observed(pool, weights, n_reference, n_data, self.expected_count, np.empty(0))  # type: ignore[arg-type]
         statistic = self._make_statistic()
         samples: Any = _Samples(X.name)
@@ -318,7 +324,9 @@ class PartitionedTest(SparKerTest):
 
     def _make_toys(self) -> Any:
         pool: Any = self._fitted.observed.pool
-        alone = PartitionedPool(pool.client, pool.parts, pool.sizes, pool.n_features, pool.dtype, None)
+        alone = PartitionedPool(
+            pool.client, pool.parts, pool.sizes, pool.n_features, pool.dtype, None, np.empty(0, np.int64)
+        )
         return _SplitToys(alone, self._fitted.observed.n_data, self._fitted.observed.expected)
 
     def kernel_table(self, n_nearest: int = 10) -> NoReturn:

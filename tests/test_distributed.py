@@ -156,3 +156,17 @@ def test_rows_within_a_part(rng):
     weights = rows.within(10, 20).weights(20, np.float32)
     assert weights.data.tolist() == [1.0, 1.0] + [0.0] * 18
     assert weights.reference.tolist() == [0.0, 0.0] + [0.5] * 18
+
+
+@pytest.mark.parametrize("sample", [20_000, 500])
+def test_what_is_learned_comes_from_rows_that_are_used(rows, monkeypatch, sample):
+    """As many as a toy has, none of those that the observed pair gave up."""
+    monkeypatch.setattr("sparker.distributed.SAMPLE", sample)
+    test = PartitionedTest(**QUICK).fit(rows[0], data=rows[2])
+    pool = test._fitted.observed.pool
+    assert len(pool.given_up) == len(rows[2])
+    used = np.concatenate([np.delete(rows[1], pool.given_up, axis=0), rows[2]])
+    drawn = pool.sample(generator(0, 0))
+    assert drawn.n_rows == min(sample, 3000) == test._make_toys().pool.sample(generator(0, 0)).n_rows
+    assert set(np.concatenate(drawn.blocks)[:, 0]) <= set(used[:, 0])
+    assert sample == 500 or set(np.concatenate(drawn.blocks)[:, 0]) == set(used[:, 0])

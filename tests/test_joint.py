@@ -1,4 +1,4 @@
-"""The joint score of all kernels of one width."""
+"""The joint score of many kernels of one width."""
 
 import numpy as np
 import pytest
@@ -60,6 +60,27 @@ def test_does_not_know_row_order_and_copies_are_weights(rng):
         _, _, got = learned(rows, weight)
         assert_array_equal(got.which, want.which)
         assert_allclose(got.matrix, want.matrix, rtol=1e-6, atol=1e-6 * np.abs(want.matrix).max())
+
+
+@pytest.mark.parametrize("sample", [_joint.SAMPLE, 350])
+def test_rows_that_toys_are_not_drawn_from_change_nothing(rng, monkeypatch, sample):
+    """The observed pair of a split has rows that it gave up; that of a bootstrap is learned from like its toys."""
+    monkeypatch.setattr(_joint, "SAMPLE", sample)
+    X, candidates, kept = rng.normal(size=(300, 2)), rng.normal(size=(20, 2)), np.ones(20, bool)
+    given_up = Pool([rng.normal(size=(100, 2)), X], np.repeat([0.0, 1.0], [100, 300]))
+    twice = Pool([X, X])
+    twice.n_drawn = 300.0
+    want, *others = (_joint.learn(p, candidates, kept, 0.5, rng).matrix for p in (Pool([X]), given_up, twice))
+    for got in others:
+        assert_allclose(got, want, rtol=1e-6, atol=1e-6 * np.abs(want).max())
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow
+def test_rows_beyond_all_squares_are_out_of_reach(rng):
+    X = rng.normal(size=(300, 3))
+    X[0] = 1e200
+    test = SparKerTest(random_state=0).fit(X[:200], X[200:])
+    assert np.isfinite(test.statistics_).all()
 
 
 def test_looks_at_some_of_the_kept_candidates(rng, monkeypatch):
