@@ -41,22 +41,25 @@ class Cell:
     kind: str = "continuous"
     n_features: int = 1
     n_data: int = 30
-    ratio: int = 5
+    ratio: float = 5
     n_toys: int = 19
+
+    @property
+    def n_reference(self) -> int:
+        """Number of reference rows."""
+        return round(self.ratio * self.n_data)
 
     def n_sets(self, usual: int) -> int:
         """Number of null sets."""
-        n_reference = self.ratio * self.n_data
         many = self.mode == "permutation" or (self.mode.endswith("counts") and self.n_toys == 19)
-        many = many and self.kind == "continuous" and n_reference <= 1500
-        return 5 * usual if many else usual if n_reference <= 6000 else usual // 2
+        many = many and self.kind == "continuous" and max(self.n_reference, self.n_data) <= 1500
+        return 5 * usual if many else usual if self.n_reference <= 6000 else usual // 2
 
     def possible(self) -> bool:
         """Whether the package offers it, and the design has it."""
-        n_reference = self.ratio * self.n_data
-        if n_reference > 6000 and (self.kind != "continuous" or self.n_features > 5 or n_reference > 60_000):
+        if self.n_reference > 6000 and (self.kind != "continuous" or self.n_features > 5 or self.n_reference > 60_000):
             return False
-        if self.ratio < {"split": 2, "split, counts": 5}.get(self.mode, 1):  # Poisson counts may be above their mean
+        if self.ratio < {"split": 2, "split, counts": 5}.get(self.mode, 0):  # Poisson counts may be above their mean
             return False
         # behind a Pipeline the scaler has seen all rows: toys must be relabelled pooled rows
         return self.kind != "scaler" or self.mode == "permutation"
@@ -72,6 +75,8 @@ def design() -> Iterator[Cell]:
         cells += [Cell(mode, n_data=n, ratio=ratio) for n in (30, 300) for ratio in (1, 2, 5, 20, 100)]
         cells += [Cell(mode, n_features=5, n_data=300, ratio=ratio) for ratio in (1, 5, 20)]
         cells += [Cell(mode, n_data=3000, ratio=ratio) for ratio in (1, 2, 20)]
+        if mode not in ("permutation", "callable"):  # more data than reference; N_R < 5000 < N_R + N_D: see `_joint`
+            cells += [Cell(mode, n_features=d, n_data=1700, ratio=ratio) for d in (2, 10) for ratio in (0.5, 2)]
         cells += [Cell(mode, n_toys=99), Cell(mode, "ties", 5, n_toys=99)]
     cells += [Cell("permutation", "copies", d) for d in (1, 5)]
     unique = dict.fromkeys(cell for cell in cells if cell.possible())
@@ -94,13 +99,13 @@ def draw_rows(cell: Cell, n: int, rng: np.random.Generator) -> np.ndarray:
 
 def draw_pair(cell: Cell, rng: np.random.Generator, poisson: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Reference and data of the null, the number of data perhaps Poisson."""
-    n_reference = cell.n_data * cell.ratio
-    reference = draw_rows(cell, n_reference, rng)
+    reference = draw_rows(cell, cell.n_reference, rng)
     n_data = max(1, rng.poisson(cell.n_data)) if poisson else cell.n_data
     data = draw_rows(cell, n_data, rng)
     if cell.kind == "duplicates":  # both samples from one list of half as many rows
-        rows = np.concatenate([reference, data])[rng.integers((n_reference + n_data) // 2, size=n_reference + n_data)]
-        return rows[:n_reference], rows[n_reference:]
+        n = len(reference) + n_data
+        rows = np.concatenate([reference, data])[rng.integers(n // 2, size=n)]
+        return rows[: len(reference)], rows[len(reference) :]
     return reference, data
 
 
