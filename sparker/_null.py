@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-SCHEMA = 5
+SCHEMA = 6
 ARRAYS = ("values", "converged", "failed", "seeds", "numbers")
 
 MAX_FAILED, FEW = 0.05, 20  # share of the toys, or of as many where there are fewer

@@ -123,7 +123,7 @@ def _path_of_toy(paths: Paths, problems: Array) -> Path:
 class SparKerStatistic:
     """t = max(0, -2 L) of a few moving kernels, at each of several widths (arXiv:2511.03095, eqs. 2 and 3).
 
-    Beside it the largest score of a single kernel at each width, and the global companions.
+    Beside it the largest score of a single kernel at each width, the joint score, and the global companions.
 
     BLAS runs on one thread throughout: with several the last bits of its sums would change.
 

@@ -132,7 +132,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     statistics_ : ndarray of shape (n_scales,)
         t at each recorded width; then, with ``start="score"``, the largest squared score of a single kernel there,
         and the largest where rows are rare, at candidates with fewer than 5 rows of the smaller sample in reach (others
-        count less); then the joint score, of 150 kernels of one width together; then the two companions. All of it is
+        count less); then the joint score, of up to 150 kernels of one width; then the two companions. All of it is
         calibrated and aggregated. No entry is negative.
     scales_ : dict of str to ndarray of shape (n_scales,)
         ``kind`` ("t", "score", "rare", "joint", "mean" or "spread"), ``width`` and ``weight`` in the aggregate of each
