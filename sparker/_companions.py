@@ -85,7 +85,7 @@ def learn(pool: Pool) -> Moments:
     weighted = (root[part] * z for z, part in _blocks(sample, mean, deviation))
     # Variances of as many directions as rows could not be told from noise. The bootstrap needs this to be valid: its
     # toys have fewer distinct rows than the observed pair.
-    rank = max(1, min(d, RANK, int(total / ROWS_PER_DIRECTION)))
+    rank = max(1, min(d, RANK, int(min(total, pool.n_drawn) / ROWS_PER_DIRECTION)))
     if d <= EXACT:
         correlation = _sum(z.T @ z for z in weighted) / total  # of one array with itself: half of the products
         variances, axes = eigh(correlation, subset_by_index=[d - rank, d - 1])

@@ -113,7 +113,7 @@ def dictionary(pool: Pool, n_candidates: int, rng: np.random.Generator) -> Array
     earlier rounds; every round doubles their number, so that a pass over the rows is a matrix product. In columns of
     heavy tails rows that are spread out alone would all be outliers. They come back in lexicographic order.
     """
-    if pool.n_rows > SAMPLE:
+    if round(pool.n_drawn) > SAMPLE:
         drawn, counts = np.unique(pool.draw(rng.random(SAMPLE)), return_counts=True)
         pool = Pool([pool.rows(drawn)], counts)
     rows, weight = pool.rows(pool.order) - pool.origin, pool.weight[pool.order]
