@@ -55,6 +55,22 @@ class TestObserved:
         assert np.count_nonzero(unused) == 20
         assert not np.any(unused[observed.pool.draw(np.linspace(0, 1, 500, endpoint=False))])
 
+    @pytest.mark.parametrize("kind", ["equal", "event"])
+    @pytest.mark.parametrize("calibration", ["permutation", "split", "bootstrap"])
+    @pytest.mark.filterwarnings("ignore:calibration:UserWarning")
+    def test_the_pair_learns_from_as_many_rows_as_its_toys_are_drawn_from(self, rng, calibration, kind):
+        weight = None if kind == "equal" else np.append(rng.uniform(0.5, 1.5, 50), np.ones(20))
+        if calibration == "permutation" and kind == "event":
+            pytest.skip("permutation takes equal weights")
+        observed = observe(make_pool(weight=weight), calibration=calibration)
+        assert_allclose(observed.pool.n_drawn, _toys.make_toys(observed, calibration).pool.n_drawn, rtol=1e-12)
+
+    def test_a_pair_that_gives_up_more_rows_still_learns_from_as_many(self):
+        """As beside toys with varied weights, which refuse rows."""
+        observed = _toys.observe(make_pool(), 50, "split", None, np.random.default_rng(0), 35)
+        assert observed.pool.weight.sum() == 35
+        assert observed.pool.n_drawn == observed.reference_pool().n_drawn
+
     @pytest.mark.parametrize("calibration", ["split", "bootstrap"])
     def test_the_reference_pool_holds_every_reference_row_and_no_other(self, calibration):
         pool = make_pool()
