@@ -242,7 +242,7 @@ class TestPValue:
         result, null = test.result(), test.calibrate().values
         assert result.scales["kind"].tolist() == ["t"] * 3 + ["score"] * 3 + ["rare"] * 3 + ["joint", "mean", "spread"]
         assert_array_equal(
-            result.scales["width"], [*np.tile(test.path_widths_, 3), test.path_widths_[0], np.inf, np.inf]
+            result.scales["width"], [*np.tile(test.path_widths_, 3), test.path_widths_[1], np.inf, np.inf]
         )
         assert_array_equal(result.scales["statistic"], test.statistics_)
         want = [count_p_value(null[:, k] * (1 + 1e-9), test.statistics_[k]) for k in range(12)]
