@@ -148,3 +148,12 @@ def test_directions_by_random_projections_are_those_of_the_covariance(rng, monke
     order = rng.permutation(n_rows)
     other_order = _companions.learn(Pool([pool.blocks[0][order]]))
     assert_allclose(other_order.squared_distances, found.squared_distances[order], rtol=1e-6, atol=1e-6)
+
+
+def test_directions_are_as_many_as_toys_of_fewer_rows_have(rng):
+    """The observed pair of a bootstrap learns from both samples, its toys from the reference alone."""
+    X = rng.normal(size=(60, 40))
+    both = Pool([X, rng.normal(size=(60, 40))])
+    alone, free = (_companions.learn(pool).axes.shape[1] for pool in (Pool([X]), both))
+    both.n_drawn = 60.0
+    assert _companions.learn(both).axes.shape[1] == alone < free

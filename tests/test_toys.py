@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from sparker import SparKerTest, _toys
+from sparker import SparKerTest, _starts, _toys
 from sparker._pool import Pool
 
 
@@ -64,6 +64,15 @@ class TestObserved:
         weight = np.append(rng.choice([0.8, 0.9, 1.0], 50), np.ones(20)) if weighted else None
         observed = observe(make_pool(weight=weight), calibration=calibration)
         assert_allclose(observed.pool.n_drawn, _toys.make_toys(observed, calibration).pool.n_drawn, rtol=1e-12)
+
+    @pytest.mark.parametrize("sample", [20_000, 60])
+    def test_rows_given_up_are_no_candidates_and_make_no_sample(self, rng, monkeypatch, sample):
+        """Also where all rows are more than candidates are chosen from, and those used are not."""
+        monkeypatch.setattr(_starts, "SAMPLE", sample)
+        observed = observe(make_pool(), calibration="split")
+        used = Pool([observed.pool.rows(np.flatnonzero(observed.pool.weight))])
+        want, got = (_starts.dictionary(p, 20, np.random.default_rng(1)) for p in (used, observed.pool))
+        assert_allclose(got, want, rtol=1e-12)
 
     def test_a_pair_that_gives_up_more_rows_still_learns_from_as_many(self):
         """As beside toys with varied weights, which refuse rows."""
