@@ -1,8 +1,8 @@
 """Figures of the documentation from the committed tables.
 
-Run: python benchmarks/figures.py; reads search.csv, power_judge.csv and scaling.csv of benchmarks/tables, writes
-search.png, power.png, dimension.png and scaling.png to doc/images. A table that is not there is said so, and its
-figures are left as they are.
+Run: python benchmarks/figures.py; reads search.csv, power_judge.csv, power_ablation.csv with its summary, and
+scaling.csv of benchmarks/tables, writes search.png, power.png, dimension.png, ablation.png and scaling.png to
+doc/images. A table that is not there is said so, and its figures are left as they are.
 """
 
 from pathlib import Path
@@ -103,6 +103,27 @@ def dimension(rows: list[dict[str, Any]]) -> None:
     save(figure, "dimension.png")
 
 
+def ablation(rows: list[dict[str, Any]], summary: list[dict[str, Any]]) -> None:
+    """Power of each change less that of the defaults: a dot for each cell, their mean with two standard errors."""
+    default = {(row["cell"], row["n_null"]): float(row["power_5"]) for row in rows if row["system"] == "sparker"}
+    changes = [row for row in summary if row["system"] != "sparker"]
+    figure, ax = plt.subplots(figsize=(8, 0.22 * len(changes) + 1.0))
+    for k, change in enumerate(changes):
+        here = [row for row in rows if (row["system"], row["n_null"]) == (change["system"], change["n_null"])]
+        more = [float(row["power_5"]) - default[row["cell"], row["n_null"]] for row in here]
+        ax.scatter(more, [k] * len(here), 8, color="0.7")
+        ax.errorbar(
+            -float(change["sparker_minus"]), k, xerr=2 * float(change["error"]), fmt="D", color=COLORS["sparker"], ms=4
+        )
+    ax.axvline(0, color="black", linewidth=1)
+    ax.set(yticks=range(len(changes)), yticklabels=[change["system"] for change in changes])
+    ax.set_xlabel("power at 5 %, less that of the defaults")
+    ax.set_ylim(len(changes) - 0.4, -0.6)
+    ax.grid(axis="y", linewidth=0.3)
+    figure.tight_layout()
+    save(figure, "ablation.png")
+
+
 def scaling(rows: list[dict[str, Any]]) -> None:
     """Seconds against rows, features, kernels and toys, with a line of slope 1 through the last point."""
     labels = {"rows": "rows of the reference", "features": "features", "kernels": "kernels", "toys": "toys"}
@@ -129,6 +150,8 @@ def main() -> None:
     if rows := read("power_judge.csv"):
         power(rows)
         dimension(rows)
+    if (rows := read("power_ablation.csv")) and (summary := read("power_ablation_summary.csv")):
+        ablation(rows, summary)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def ablations() -> list[System]:
     systems.append(make("one width, 90 %", n_widths=1, width_init=(1.0, 90), width_final=(1.0, 90)))
     systems += [make(f"alpha = {alpha:g}", alpha=alpha) for alpha in (0.0, 1.0)]
     systems += [make(f"amplitudes to {a:g}", max_amplitude=a) for a in (2.0, 10.0)]
-    systems += [make(f"{n} steps", max_iter=n) for n in (1, 20)]
+    systems += [make("1 step", max_iter=1), make("20 steps", max_iter=20)]
     annealed = {"start": "random", "max_iter": 20}
     systems += [make(f"annealed, {how}", annealing=how, **annealed) for how in ("linear", "geometric", "logarithmic")]
     systems.append(make("annealed, geometric, long", annealing="geometric", start="random", max_iter=100))
@@ -173,13 +173,14 @@ def _error(hits: np.ndarray) -> float:
 def report(table: Table, name: str, first: str) -> None:
     """A row for each system: mean power and difference from the first, over cells where the best one has 0.15 to 0.95.
 
-    Printed of the first itself: in how many of them it is best or joint best, and where it is not, or loses 0.1.
+    Of a system that was run with several numbers of null pairs, those with most of them count.
+    Printed of the first itself: in how many cells it is best or joint best, and where it is not, or loses 0.1.
     """
-    cells: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    cells: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
     for row in table.rows:
-        cells.setdefault((row["cell"], row["strength"]), {})[row["system"]] = row
+        cells.setdefault((row["cell"], row["strength"], row["n_null"]), {})[row["system"]] = row
     judged, lost = [], []
-    for (cell, strength), of_cell in cells.items():
+    for (cell, strength, n_null), of_cell in cells.items():
         rivals = [row for system, row in of_cell.items() if system != "ideal"]
         if len(rivals) < 2:
             continue
@@ -187,25 +188,27 @@ def report(table: Table, name: str, first: str) -> None:
         if first not in of_cell or not 0.15 <= float(top["power_5"]) <= 0.95:
             continue
         minus, error = difference(top, of_cell[first])
-        judged.append((cell, strength))
+        judged.append((cell, strength, n_null))
         lost.append((minus, minus <= 2 * error, cell, strength, top["system"]))
     summary = Table(TABLES / name, ["system"])
     summary.rows = []
     for system in dict.fromkeys(row["system"] for row in table.rows):
-        rows = [cells[key][system] for key in judged if system in cells[key]]
-        if rows:
-            pairs = [(cells[key][first], cells[key][system]) for key in judged if system in cells[key]]
+        found = [key for key in judged if system in cells[key]]
+        if found:
+            most = max((key[2] for key in found), key=int)
+            pairs = [(cells[key][first], cells[key][system]) for key in found if key[2] == most]
             minus, error = np.array([difference(*pair) for pair in pairs]).T
             summary.add(
                 {
                     "system": system,
-                    "cells": len(rows),
-                    "mean_power_5": round(float(np.mean([float(row["power_5"]) for row in rows])), 4),
+                    "n_null": most,
+                    "cells": len(pairs),
+                    "mean_power_5": round(float(np.mean([float(row["power_5"]) for _, row in pairs])), 4),
                     "sparker_minus": round(float(minus.mean()), 4),
-                    "error": round(float(np.sqrt(np.sum(error**2)) / len(rows)), 4),
+                    "error": round(float(np.sqrt(np.sum(error**2)) / len(pairs)), 4),
                     "sparker_better": int(np.sum(minus > 2 * error)),
                     "sparker_worse": int(np.sum(minus < -2 * error)),
-                    "mean_seconds": round(float(np.mean([float(row["seconds"]) for row in rows])), 3),
+                    "mean_seconds": round(float(np.mean([float(row["seconds"]) for _, row in pairs])), 3),
                 }
             )
     joint = sum(of_cell[1] for of_cell in lost)
