@@ -45,22 +45,24 @@ def search(rows: list[dict[str, Any]]) -> None:
     sizes = sorted({int(row["rows"]) for row in rows})
     figure, axes = plt.subplots(1, len(sizes), figsize=(5.5 * len(sizes), 3.8), sharey=True, squeeze=False)
     signals = ["bulk", "tail", "extreme", "broad"]
+    measured = [name for name in COLORS if any(row["system"] == name for row in rows)]
     for ax, size in zip(axes[0], sizes, strict=True):
         here = [row for row in rows if int(row["rows"]) == size]
-        systems = [name for name in COLORS if any(row["system"] == name for row in here)]
+        systems = [name for name in measured if any(row["system"] == name for row in here)]
         for k, system in enumerate(systems):
             of_system = {row["signal"]: row for row in here if row["system"] == system}
-            x = np.arange(len(signals)) + (k - (len(systems) - 1) / 2) * 0.8 / len(systems)
+            x = np.arange(len(signals)) + (k - (len(systems) - 1) / 2) * 0.8 / len(measured)
             ratio = [float(of_system[s]["ratio"]) if s in of_system else np.nan for s in signals]
             error = [
                 float(of_system[s]["error"]) / float(of_system[s]["z_ideal"]) if s in of_system else 0 for s in signals
             ]
-            ax.bar(x, ratio, 0.72 / len(systems), yerr=error, color=COLORS[system], label=system, capsize=2)
+            ax.bar(x, ratio, 0.72 / len(measured), yerr=error, color=COLORS[system], label=system, capsize=2)
         ax.set(xticks=range(len(signals)), xticklabels=signals, ylim=(0, 1.05), title=f"$N_R$ = {size:,}")
         ax.axhline(1, color="black", linewidth=1)
     axes[0, 0].set_ylabel("median $Z$ / $Z$ of the true likelihood ratio")
-    axes[0, -1].legend(fontsize=8, loc="lower right")
-    figure.tight_layout()
+    handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda found: len(found[1]))
+    figure.tight_layout(rect=(0, 0, 1, 0.93))
+    figure.legend(handles, labels, fontsize=8, loc="upper center", ncols=len(labels), frameon=False)
     save(figure, "search.png")
 
 
