@@ -2,7 +2,7 @@
 Quick start: is there something new, how significant, and where?
 ================================================================
 
-Two thousand events of a uniform background, and about a hundred in three small clumps that the reference does not
+Two thousand events of a uniform background, and about 135 in three small clumps that the reference does not
 have. The kernels find them, the toys say how significant that is.
 """
 

@@ -3,7 +3,7 @@ Beside static kernels and MMD
 =============================
 
 All tests stand on one base and are calibrated by the same kind of toys: only the statistic differs. Two small
-anomalies: a narrow clump, and a mode that has grown.
+anomalies: three narrow clumps, and a mode that has grown.
 """
 
 import matplotlib.pyplot as plt

@@ -24,10 +24,11 @@ ideal = LikelihoodRatioTest(pair.true_log_ratio, expected_count=2000, n_toys=499
 ideal.fit(pair.reference, pair.data)
 
 # %%
-# Both Z are limited by the number of toys: "greater than" means that no toy reached the observed value.
+# Both Z are limited by the number of toys: ">" means that no toy reached the observed value.
 for name, test in (("search", search), ("ideal", ideal)):
     result = test.result()
-    print(f"{name:7s} p = {result.pvalue:.3g}, Z = {result.zscore:.2f}")
+    sign = ">" if result.at_resolution else "="
+    print(f"{name:7s} p = {result.pvalue:.3g}, Z {sign} {result.zscore:.2f}")
 
 # %%
 # The kernels say where. The p-values of the widths say at which scale: the narrow ones.

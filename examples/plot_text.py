@@ -20,7 +20,7 @@ THEMES = {
     "meeting": ("team client manager board", "meets calls postpones joins", "monday room agenda report"),
     "travel": ("train flight hotel taxi", "departs books cancels confirms", "airport station seat ticket"),
     # the new kind borrows its words from the others
-    "scam": ("parcel client invoice flight", "waits confirms calls cancels", "door ticket report account"),
+    "scam": ("parcel client invoice flight", "waits confirms calls cancels", "door ticket report agenda"),
 }
 FILLER = ["please", "kindly", "the", "your", "our", "a", "for", "with", "about", "now", "and", "very", "soon", "again"]
 

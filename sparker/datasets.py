@@ -292,7 +292,8 @@ def make_clump(
 ) -> SamplePair:
     """Standard Gaussian background with a clump one standard deviation from the mean in every feature.
 
-    Its rows are no outliers: their squared norm is about that of background rows.
+    The mean squared norm of its rows is 1 + width^2 times that of background rows: no outliers in a few features, outliers
+    in hundreds.
 
     Parameters
     ----------

@@ -226,6 +226,8 @@ class PartitionedTest(SparKerTest):
     Examples
     --------
     >>> import dask.array, distributed  # doctest: +SKIP
+    >>> from sparker.distributed import PartitionedTest
+    >>> data = np.load("data.npy")  # doctest: +SKIP
     >>> client = distributed.Client("scheduler:8786")  # doctest: +SKIP
     >>> reference = dask.array.from_zarr("reference.zarr")  # doctest: +SKIP
     >>> test = PartitionedTest(calibration="split", n_toys=99)  # doctest: +SKIP

@@ -309,7 +309,7 @@ class StaticKernelTest(_Peer):
     Parameters
     ----------
     n_kernels : int, default=None
-        Number of kernels M. None: the square root of the number of rows.
+        Number of kernels M. None: the square root of the number of rows, at least 10.
     n_widths : int, default=1
         1: a single width. More: a geometric series from there to half the 1st percentile of the distances, aggregated.
     width : float, default=None

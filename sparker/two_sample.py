@@ -149,8 +149,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     n_iter_ : int
         Number of solver steps.
     converged_ : bool
-        Whether the amplitudes are optimal at every recorded width. Always true of "adam", whose fixed number of steps
-        has no test of convergence.
+        Whether the amplitudes are optimal at every recorded width. Always true of "adam" and
+        "alternating", whose fixed number of steps has no test of convergence.
     null_distribution_ : NullDistribution
         The toys, once ``calibrate``, ``p_value``, ``test_statistic`` or ``result`` has simulated them.
     seed_ : int
