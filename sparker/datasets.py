@@ -292,8 +292,8 @@ def make_clump(
 ) -> SamplePair:
     """Standard Gaussian background with a clump one standard deviation from the mean in every feature.
 
-    The mean squared norm of its rows is 1 + width^2 times that of background rows: no outliers in a few features, outliers
-    in hundreds.
+    The mean squared norm of its rows is 1 + width^2 times that of background rows: no outliers in a few features,
+    outliers in hundreds.
 
     Parameters
     ----------
