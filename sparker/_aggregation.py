@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
+from sparker._results import counted_p_value
+
 Array = npt.NDArray[Any]
 
 # Ties: sums of float32 rows agree to about 1e-6, whatever the order; SciPy's slack of 100 eps is below that.
@@ -118,6 +120,11 @@ def aggregate(null: Array, observed: Array, rule: Rule) -> tuple[float, Array]:
     """
     combined = rule.combine(rule.log_p(np.concatenate([observed[None], null])))
     return float(combined[0]), combined[1:]
+
+
+def p_value(null: Array, observed: Array, rule: Rule, stopping: int | None = None) -> float:
+    """Counted p of the observed row among the toys, see `counted_p_value`."""
+    return counted_p_value(count_exceedances(null, observed, rule), len(null), stopping)
 
 
 def count_exceedances(null: Array, observed: Array, rule: Rule) -> int:

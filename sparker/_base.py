@@ -1,6 +1,6 @@
 """What every two-sample test shares: samples in, one fit, toys on demand, p-value and result out."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -62,7 +62,7 @@ class Fitted:
     null_distribution: NullDistribution | None
 
 
-class TwoSampleTest(ClassifierMixin, BaseEstimator):
+class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
     """Base class: a statistic over scales, calibrated by toys.
 
     Subclasses give `_make_statistic`, `_observe` (fit the observed pair, set the fitted attributes, ``scales_`` with
@@ -72,6 +72,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
     scales_: dict[str, Array]
     null_distribution_: Any
     expected_count: float | None
+    _splits = True  # whether toys of calibration="split", drawn from arrays, suit it
 
     _parameter_constraints: dict[str, list[Any]] = {
         "n_toys": [Interval(Integral, 1, None, closed="left")],
@@ -123,7 +124,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         ValueError
             If a sample is empty, not finite, or of another number of features; if `y` is neither two
             classes nor a second sample; if weights of the data are negative, or those of a sample all 0, or those of
-            the reference do not have a positive sum; if `null_distribution` does not fit.
+            the reference do not have a positive sum; if features are so large that the statistic is not finite; if
+            `null_distribution` does not fit.
         """
         self._forget()
         samples = read_samples(self, X, y, data, sample_weight)
@@ -151,8 +153,18 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         )
         if bank is not None:
             self._check_bank(bank)
-        self.statistics_ = self._observe(self._fitted)
+        self._evaluate_observed()
         return self
+
+    def _evaluate_observed(self) -> None:
+        """Set ``statistics_``, all of them finite: no toy would reach a nan, and p would be as small as can be."""
+        statistics = self._observe(self._fitted)
+        if not np.all(np.isfinite(statistics)):
+            raise ValueError(
+                "The statistic is not finite: the features or weights are too large for their dtype. Rescale the "
+                "features, or pass float64."
+            )
+        self.statistics_ = statistics
 
     def _forget(self) -> None:
         """Drop the last fit: one that is interrupted must not leave its statistics beside other toys."""
@@ -211,15 +223,33 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             # The observed pair learned from its own rows, labels unseen; so do toys, whose rows are the reference.
             plan = fitted.statistic.learn(toys.pool, _calibration.generator(self.seed_, _calibration.PLAN_STREAM))
         self._warm_up()
-        origin = _calibration.describe(fitted.statistic, toys, fitted.observed, self.seed_, fitted.samples.pooled)
 
         def count(values: Array) -> int:
             return _aggregation.count_exceedances(values, self.statistics_, fitted.aggregation)
 
-        rule = None if stopping is None else (stopping, count)
         return _calibration.simulate(
-            fitted.statistic, toys, plan, self.seed_, n_toys, self.n_jobs, self.verbose, first, origin, path, rule
+            fitted.statistic,
+            toys,
+            plan,
+            self.seed_,
+            n_toys,
+            n_jobs=self._toy_jobs,
+            verbose=self.verbose,
+            first=first,
+            origin=self._describe(toys),
+            path=path,
+            stopping=None if stopping is None else (stopping, count),
         )
+
+    def _describe(self, toys: _toys.Toys) -> dict[str, Any]:
+        """What toys of another calibration must share with these."""
+        fitted = self._fitted
+        return _calibration.describe(fitted.statistic, toys, fitted.observed, self.seed_, fitted.samples.pooled)
+
+    @property
+    def _toy_jobs(self) -> int | None:
+        """Processes for toys."""
+        return self.n_jobs
 
     def _make_toys(self) -> _toys.Toys:
         return _toys.make_toys(self._fitted.observed, self._fitted.calibration)
@@ -228,6 +258,10 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         """`n_toys` toys behind those of a bank that fits this test."""
         check_is_fitted(self)
         bank.refuse_if_stopping("extended")
+        if self._fitted.stopping is not None:
+            raise ValueError(
+                f"stopping of the test is {self._fitted.stopping}: a bank is extended with it set to None."
+            )
         self._check_bank(bank)
         first = int(bank.numbers[bank.seeds == self.seed_].max(initial=-1)) + 1
         return self._simulate(first, n_toys, None, None)
@@ -238,8 +272,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         if fitted.stopping is not None:
             raise ValueError("stopping is for toys yet to be simulated: set it to None beside null_distribution.")
         bank.refuse_if_stopping("used again")
-        toys = self._make_toys()
-        needed = _calibration.describe(fitted.statistic, toys, fitted.observed, self.seed_, fitted.samples.pooled)
+        needed = self._describe(self._make_toys())
         if bank.origin.get("samples") == _calibration.POOLED:
             # A scaler of a Pipeline would have seen the data of that pool, and this reference only beside other data.
             needed["samples"] = _calibration.APART
@@ -271,9 +304,9 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
             If the weights do not allow this calibration (see the `calibration` parameter), or if more than
             5 % of the toys fail, and more than one.
         """
-        statistic, null = self._aggregate()
-        n_exceed = int(_aggregation.exceedances(null, np.array(statistic)))
-        return counted_p_value(n_exceed, len(null), self.calibrate().stopping)
+        check_is_fitted(self)
+        null = self.calibrate()
+        return _aggregation.p_value(null.values, self.statistics_, self._fitted.aggregation, null.stopping)
 
     def result(self) -> TwoSampleResult:
         """Everything the test says, in one frozen object; simulates the toys on first use.
@@ -427,6 +460,16 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_class = False
         tags.classifier_tags.poor_score = True
         return tags
+
+
+def refuse_unless_splits(test: Any) -> None:
+    """Refuse what is no test, or one that a reference in an array, split into toys, does not suit."""
+    if not isinstance(test, TwoSampleTest):
+        raise TypeError(f"test is {type(test).__name__}: needed is SparKerTest or another test.")
+    if not test._splits:
+        raise TypeError(
+            f'test is {type(test).__name__}: needed is one that takes toys of calibration="split" from an array.'
+        )
 
 
 def _draw_seed(random_state: Any) -> int:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
+from sparker._backends import one_blas_thread
 from sparker._null import NullDistribution, load_run, plain
 from sparker._pool import BATCH, DEVICE_BATCH, Pool, Weights
 from sparker._toys import CallableToys, Observed, PermutationToys, ThinnedToys, Toys
@@ -115,8 +116,9 @@ def simulate(
     plan: Any,
     seed: int,
     n_toys: int,
-    n_jobs: int | None,
-    verbose: int,
+    *,
+    n_jobs: int | None = None,
+    verbose: int = 0,
     first: int = 0,
     origin: Mapping[str, Any] | None = None,
     path: Any = None,
@@ -132,6 +134,8 @@ def simulate(
 
     Raises
     ------
+    ValueError
+        If there are no numbers for so many toys from `first` on, or the file at `path` is that of another calibration.
     ToyFailure
         If more than 5 % of the toys fail, and more than one.
     """
@@ -140,7 +144,9 @@ def simulate(
         numbers = np.arange(first, first + len(rows))
         return _collect(rows, seed, numbers, toys.name, dict(origin or {}), limit)
 
-    if not 0 <= first <= TAIL_STREAM - n_toys:  # the streams behind are not for toys
+    if n_toys > TAIL_STREAM:  # the streams behind are not for toys
+        raise ValueError(f"n_toys is {n_toys}: a seed has {TAIL_STREAM} toys.")
+    if not 0 <= first <= TAIL_STREAM - n_toys:
         raise ValueError(f"first is {first}: needed is a number from 0 to {TAIL_STREAM - n_toys}.")
     limit = None if stopping is None else stopping[0]
     rows = _resume(path, {**(origin or {}), "seed": seed, "first": first, "stopping": limit})[:n_toys]
@@ -152,12 +158,14 @@ def simulate(
     # joblib takes tasks as it goes: after the end there are no more
     tasks = (delayed(_evaluate_batch)(work, batch) for batch in batches if end is None)
     checkpoint = _Checkpoint(path)
-    for part in _progress(_run(tasks, work, 1 if statistic.on_device else n_jobs), batches, verbose):
-        if end is None:
-            rows += part
-            end = _stopping_index(rows, len(rows) - len(part), stopping)
-            rows = rows[:end]
-        checkpoint.offer(collect)
+    # Set here as well, so that workers which are threads of this process find one thread, and leave it at that.
+    with one_blas_thread():
+        for part in _progress(_run(tasks, work, 1 if statistic.on_device else n_jobs), batches, verbose):
+            if end is None:
+                rows += part
+                end = _stopping_index(rows, len(rows) - len(part), stopping)
+                rows = rows[:end]
+            checkpoint.offer(collect)
     rows = rows[:end]
     null = collect()
     if path is not None and batches:  # a file that holds more toys than this run needs keeps them
@@ -312,6 +320,8 @@ def evaluate_alone(statistic: Statistic, pool: Pool, weights: Weights, rng: np.r
 
 
 def _outcome(found: tuple[Array, bool] | ValueError, number: int, seed: int) -> Toy:
+    if not isinstance(found, ValueError) and not np.all(np.isfinite(found[0])):
+        found = ValueError("The statistic is not finite.")
     if isinstance(found, ValueError):
         return np.empty(0), False, f"toy {number}: {found} (seed {seed})"
     return (*found, None)

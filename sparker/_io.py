@@ -108,6 +108,11 @@ def read_table(source: str) -> Table:
         raise InputError(f"{source}: cannot be read as {suffix}: {' '.join(str(error).split())}") from error
 
 
+def file_of(source: str) -> Path:
+    """Path of the file, without the key of an array in it."""
+    return _split_key(source)[0]
+
+
 def _split_key(source: str) -> tuple[Path, str | None]:
     """Split ``file.npz:key``; no other colon splits, since a file name may hold some."""
     stem, mark, key = source.rpartition(".npz:")
@@ -165,7 +170,7 @@ def _read_npz(path: Path, key: str | None) -> tuple[Array, Names]:
         if key is None and len(keys) == 1:
             key = keys[0]
         if key is None:
-            tables = [name for name in keys if archive[name].ndim == 2]
+            tables = [name for name in keys if np.ndim(archive[name]) == 2]
             if len(tables) != 1:
                 raise InputError(
                     f"has {len(tables)} two-dimensional arrays; name one as FILE.npz:KEY of {_listed(keys)}."
@@ -174,6 +179,8 @@ def _read_npz(path: Path, key: str | None) -> tuple[Array, Names]:
         if key not in keys:
             raise InputError(f"has no array {key!r}; it has {_listed(keys)}.")
         array: Array = archive[key]
+        if not isinstance(array, np.ndarray):  # NumPy gives other members of an archive as their bytes
+            raise InputError(f"{key!r} is no array.")
         return array, None
 
 

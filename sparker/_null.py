@@ -145,15 +145,18 @@ class NullDistribution:
                 with np.load(stream, allow_pickle=False) as file:
                     header = json.loads(str(file["header"]))
                     arrays = {name: file[name] for name in ARRAYS}
+                schema, failures = header.pop("schema"), tuple(header.pop("failures"))
         except OSError:
             raise
         except Exception as error:  # zip, NumPy and JSON each have their own for a file that is none of theirs
-            raise ValueError(f"{path} holds no null distribution: {error}") from error
-        if header.pop("schema") != SCHEMA:
+            raise ValueError(
+                f"{path} holds no null distribution: {error if isinstance(error, ValueError) else repr(error)}"
+            ) from error
+        if schema != SCHEMA:
             raise ValueError(f"{path} has another schema than {SCHEMA}: calibrate anew.")
-        if len({len(array) for array in arrays.values()}) > 1:
-            raise ValueError(f"{path} holds arrays of different lengths: calibrate anew.")
-        return cls(**arrays, **{**header, "failures": tuple(header["failures"])})
+        if len({len(array) for array in arrays.values()}) > 1 or set(header) != {"calibration", "origin", "stopping"}:
+            raise ValueError(f"{path} holds other items, or arrays of different lengths: calibrate anew.")
+        return cls(**arrays, **header, failures=failures)
 
     def merge(self, *others: "NullDistribution") -> "NullDistribution":
         """Join toys of the same calibration that were simulated apart.
@@ -176,7 +179,7 @@ class NullDistribution:
         parts = (self, *others)
         for part in parts:
             part.refuse_if_stopping("merged")
-            part.check(self.origin)
+            part.check(self.origin, "the others")
         joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
         order = np.lexsort((joined["numbers"], joined["seeds"]))
         joined = {name: array[order] for name, array in joined.items()}
@@ -215,13 +218,15 @@ class NullDistribution:
             raise ValueError(f"n_toys is {n_toys}: needed is a number >= 1.")
         return self.merge(test._simulate_more(self, n_toys))
 
-    def check(self, needed: Mapping[str, Any]) -> None:
+    def check(self, needed: Mapping[str, Any], what: str = "this test") -> None:
         """Raise one error that says in which items the toys are not those that are needed.
 
         Parameters
         ----------
         needed : mapping
             Items of ``origin`` by name.
+        what : str, default="this test"
+            What the toys do not fit where an item differs.
 
         Raises
         ------
@@ -237,7 +242,7 @@ class NullDistribution:
             if (found := self.origin.get(name, missing)) != (wanted := needed.get(name, missing))
         ]
         if differences:
-            raise ValueError(f"The null distribution does not fit this test. {'; '.join(differences)}.")
+            raise ValueError(f"The null distribution does not fit {what}. {'; '.join(differences)}.")
 
     def check_failures(self) -> None:
         """Raise an error if more toys failed than a p-value can bear.

@@ -51,7 +51,7 @@ def negative_binomial_interval(stopping: int, n_toys: int, level: float = 0.95) 
     return float(low), float(high)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class TwoSampleResult:
     """Result of a two-sample test.
 

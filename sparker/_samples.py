@@ -89,7 +89,7 @@ def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) 
     second = check_array(second, dtype=FLOATS, order="C", input_name="data")
     if second.shape[1] != X.shape[1]:
         raise ValueError(f"data has {second.shape[1]} features, but the reference has {X.shape[1]}: they must agree.")
-    _check_names(estimator, data if data is not None else y)
+    check_names(getattr(estimator, "feature_names_in_", None), data if data is not None else y, "data")
     X, second = _same_dtype(X, second)
     _warn_if_scaled_apart(X, second)
     weight = _weights(sample_weight, X)
@@ -140,7 +140,7 @@ def _from_labels(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Samples:
         warnings.warn(
             "A column-vector y was passed when a 1d array was expected; it is read as labels. Pass y.ravel().",
             DataConversionWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     y = column_or_1d(y)
     check_consistent_length(X, y)
@@ -153,7 +153,7 @@ def _from_labels(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Samples:
             f"The labels are {classes[0]} and {classes[1]}: {classes[0]}, the first in sorted order, is the reference. "
             "Pass 0 for reference and 1 for data.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     if len(classes) > 2:
         raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")
@@ -201,11 +201,13 @@ def _same_dtype(X: Array, data: Array) -> tuple[Array, Array]:
     return X.astype(dtype, copy=False), data.astype(dtype, copy=False)
 
 
-def _check_names(estimator: Any, second: Any) -> None:
-    names = getattr(estimator, "feature_names_in_", None)
-    columns = getattr(second, "columns", None)
+def check_names(names: Any, rows: Any, what: str) -> None:
+    """Refuse rows whose columns have other names or another order than those of the reference, if both have any."""
+    columns = getattr(rows, "columns", None)
     if names is not None and columns is not None and list(names) != list(columns):
-        raise ValueError(f"data has the columns {list(columns)}, but the reference has {list(names)}: pass them alike.")
+        raise ValueError(
+            f"{what} has the columns {list(columns)}, but the reference has {list(names)}: pass them alike."
+        )
 
 
 def warn_if_copied(pool: Pool, n_reference: int) -> None:
@@ -266,7 +268,7 @@ def _warn_if_scaled_apart(X: Array, data: Array) -> None:
             f"{found}. If a Pipeline transformed the reference, it passed the data untouched: pass pooled rows and "
             "labels, fit(X, y), or use transform_input.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -17,7 +17,8 @@ def pair_distances(pool: Pool, rng: np.random.Generator) -> Widths:
     i, j = (pool.draw(rng.random(N_PAIRS)) for _ in range(2))
     size = max(1, BLOCK // pool.n_features)
     parts = [slice(start, start + size) for start in range(0, N_PAIRS, size)]
-    squared = [np.sum((pool.rows(i[part]).astype(np.float64) - pool.rows(j[part])) ** 2, axis=1) for part in parts]
+    with np.errstate(over="ignore"):
+        squared = [np.sum((pool.rows(i[part]).astype(np.float64) - pool.rows(j[part])) ** 2, axis=1) for part in parts]
     distances = np.sqrt(np.concatenate(squared))
     return distances[distances > 0] if distances.any() else np.ones(1)
 
@@ -42,7 +43,10 @@ def width_range(pool: Pool, rng: np.random.Generator, first: Width | None, last:
         raise ValueError(f"width_init is {first} and width_final {last}: the first must be the wider one.")
     low, median, high = np.quantile(distances, [0.01, 0.5, 0.99])
     widest = max(high, last or 0.0) if first is None else first
-    return widest, min(0.5 * low, 0.25 * median, widest) if last is None else last
+    narrowest = min(0.5 * low, 0.25 * median, widest) if last is None else last
+    if not (np.isfinite(widest) and np.isfinite(narrowest)):
+        raise ValueError("The distances between rows are too large for their dtype. Rescale the features.")
+    return widest, narrowest
 
 
 def schedule(first: float, last: float, n_widths: int, n_steps: int, annealing: str) -> Widths:

@@ -192,10 +192,13 @@ def _check_redrawing(reference: Pool, count: float) -> None:
 
 
 def data_count(rng: np.random.Generator, n_data: int, expected: float | None, n_rows: int) -> int:
+    """Data rows of a toy out of `n_rows`: N_D, or a Poisson number where a count is expected; one row is left."""
     count = n_data if expected is None else int(rng.poisson(expected))
-    if not 0 < count < n_rows:
+    if count == 0:
+        raise ValueError(f"A toy has no data row, for expected_count is {expected:g}: it needs to be larger.")
+    if count >= n_rows:
         raise ValueError(
-            f"A toy wants {count} data rows out of {n_rows}: it needs at least one data and one reference row. "
+            f"A toy wants {count} data rows out of {n_rows}: it needs at least one reference row. "
             "Pass more reference rows, or set expected_count to None."
         )
     return count

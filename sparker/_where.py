@@ -1,5 +1,6 @@
 """Where the samples differ, and how significant that is: scores of toys at given places, corrected p, excesses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from sparker._toys import Toys
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class KernelSummary:
     """One fitted kernel, for reading.
 
@@ -67,13 +68,18 @@ class KernelSummary:
         -------
         radius : float
             sigma sqrt(2 log(1 / level)), in the units of X.
+
+        Raises
+        ------
+        ValueError
+            If `level` is not between 0 and 1.
         """
         if not 0 < level < 1:
             raise ValueError(f"level is {level}: needed is a number between 0 and 1.")
         return float(self.width * np.sqrt(-2 * np.log(level)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class KernelSignificance(KernelSummary):
     """One fitted kernel with its p-values.
 
@@ -99,17 +105,17 @@ class KernelSignificance(KernelSummary):
     expected_excess_interval: tuple[float, float]
 
 
-def scores_of_toys(toys: Toys, seed: int, n_toys: int, centers: Array, width: float) -> Array:
+def scores_of_toys(toys: Toys, names: Sequence[tuple[int, int]], centers: Array, width: float) -> Array:
     """U / sqrt(V) of kernels at given centres for each toy, shape (n_toys, n_centers); +inf where no toy is drawn.
 
-    Toy i is the toy i of `sparker._calibration.simulate`.
+    Names are the seed and the number of each toy, which are those of `sparker._calibration.simulate`.
     """
-    out = np.full((n_toys, len(centers)), np.inf)
-    for first in range(0, n_toys, BATCH):
+    out = np.full((len(names), len(centers)), np.inf)
+    for first in range(0, len(names), BATCH):
         drawn = {}
-        for i in range(first, min(first + BATCH, n_toys)):
+        for i in range(first, min(first + BATCH, len(names))):
             try:
-                drawn[i] = toys.draw(_calibration.generator(seed, i))
+                drawn[i] = toys.draw(_calibration.generator(*names[i]))
             except ValueError:  # a toy that cannot be drawn counts as reaching any score, as in the test itself
                 continue
         # Toys on one pool share its kernel matrix; toys with their own are alone.

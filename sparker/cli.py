@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sparker import datasets, displays
-from sparker._io import Table, read_pair
+from sparker._io import Table, file_of, read_pair
 from sparker._results import TwoSampleResult
 from sparker._version import __version__
 from sparker._where import KernelSignificance
@@ -177,6 +177,8 @@ def _run(options: argparse.Namespace, reference: Table, data: Table, standardize
     # Labels unseen, so that permutation stays exact; other toys know the reference alone, and serve other data from it.
     reused = options.bank is not None and options.calibration != "permutation"
     scaler.fit(reference.rows if reused else np.concatenate([reference.rows, data.rows]))
+    if standardize and not np.all(np.isfinite(scaler.scale_)):
+        raise UsageError("the columns are too large to be standardised: rescale them, or pass --no-standardize")
     test.fit(scaler.transform(reference.rows), data=scaler.transform(data.rows))
     if options.bank is not None:
         with _named(options.bank):
@@ -308,14 +310,28 @@ def _check_before_work(options: argparse.Namespace) -> None:
     for option, path in (("--json", options.json), ("--plot", options.plot), ("--bank", options.bank)):
         if path not in (None, "-") and (Path(path).is_dir() or not Path(path).parent.is_dir()):
             raise UsageError(f"{option} {path}: it must be a file, in a folder that exists")
+    if options.bank == "-":
+        raise UsageError("--bank -: it must be a file")
+    _refuse_equal_files(options)
     if options.plot is None:
         return
-    if options.json is not None and Path(options.json).absolute() == Path(options.plot).absolute():
-        raise UsageError(f"--json and --plot are the same file, {options.plot}")
     if Path(options.plot).suffix.lower() not in PICTURES:
         raise UsageError(f"--plot {options.plot}: the suffix must be one of {', '.join(PICTURES)}")
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib: pip install 'sparker[plot]'")
+
+
+def _refuse_equal_files(options: argparse.Namespace) -> None:
+    """Refuse to write over a file that was read, or is written for something else."""
+    read = [(role, file_of(source)) for role, source in (("REFERENCE", options.reference), ("DATA", options.data))]
+    written = [("--json", options.json), ("--plot", options.plot), ("--bank", options.bank)]
+    seen = {path.resolve(): role for role, path in read}
+    for option, path in written:
+        if path in (None, "-"):
+            continue
+        other = seen.setdefault(Path(path).resolve(), option)
+        if other != option:
+            raise UsageError(f"{other} and {option} are the same file, {path}")
 
 
 @contextmanager

@@ -30,7 +30,7 @@ EXPONENTIAL_SIGNALS: dict[str, tuple[float, Any]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SamplePair:
     """A reference sample, a data sample and the truth about them.
 
@@ -93,7 +93,7 @@ def make_exponential(
     Raises
     ------
     ValueError
-        If `signal` is unknown.
+        If `signal` is unknown, or a number is out of its range.
 
     References
     ----------
@@ -101,6 +101,8 @@ def make_exponential(
     """
     if signal is not None and signal not in EXPONENTIAL_SIGNALS:
         raise ValueError(f"signal is {signal!r}: needed is one of {sorted(EXPONENTIAL_SIGNALS)} or None.")
+    _check(n_reference >= 1, "n_reference", n_reference, ">= 1")
+    _check(expected_count > 0, "expected_count", expected_count, "> 0")
     rng = np.random.default_rng(random_state)
     reference = rng.exponential(size=(n_reference, 1))
     background = rng.exponential(size=(rng.poisson(expected_count), 1))
@@ -143,7 +145,15 @@ def make_square(
     -------
     pair : SamplePair
         Two features.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
     """
+    _check(n_reference >= 1, "n_reference", n_reference, ">= 1")
+    _check(expected_count > 0, "expected_count", expected_count, "> 0")
+    _check(len(counts) == 3 and min(counts) >= 0, "counts", counts, "a tuple of three numbers >= 0")
     rng = np.random.default_rng(random_state)
     centers, width = np.array([[0.25, 0.7], [0.7, 0.8], [0.6, 0.25]]), 0.02
     reference = rng.uniform(size=(n_reference, 2))
@@ -184,7 +194,7 @@ def make_mixture(
     change : {"shift", "grow", "sharpen", "spread"} or None, default="shift"
         What the first mode does; None draws the data under the null.
     strength : float, default=0.3
-        How much, > 0.
+        How much, >= 0; at most 4 where a mode grows, which is then all there is.
     n_reference, n_data : int, default=5000, 1000
         Rows of the samples.
     random_state : int, Generator or None, default=None
@@ -198,11 +208,13 @@ def make_mixture(
     Raises
     ------
     ValueError
-        If `change` is unknown.
+        If `change` is unknown, or a number is out of its range.
     """
     changes = {"shift", "grow", "sharpen", "spread"}
     if change is not None and change not in changes:
         raise ValueError(f"change is {change!r}: needed is one of {sorted(changes)} or None.")
+    _check_sizes(n_reference, n_data)
+    _check(0 <= strength <= (4 if change == "grow" else np.inf), "strength", strength, "0 or more, up to 4 to grow")
     rng = np.random.default_rng(random_state)
     center, width, share = MODES[0].copy(), MODE_WIDTH, 0.2
     if change == "shift":
@@ -262,7 +274,13 @@ def make_uniform_anomalies(
     -------
     pair : SamplePair
         The anomalies have no place: ``centers`` has no rows.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
     """
+    _check(n_features >= 1, "n_features", n_features, ">= 1")
     edge = 4.0
 
     def log_density(X: Array) -> Array:
@@ -314,8 +332,16 @@ def make_clump(
     -------
     pair : SamplePair
         d features.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
     """
     n_clumped = n_features if n_clumped is None else n_clumped
+    _check(n_features >= 1, "n_features", n_features, ">= 1")
+    _check(1 <= n_clumped <= n_features, "n_clumped", n_clumped, f"from 1 to {n_features}, the number of features")
+    _check(width > 0, "width", width, "> 0")
     is_clumped = np.arange(n_features) < n_clumped
     center, deviation = np.where(is_clumped, 1.0, 0.0), np.where(is_clumped, width, 1.0)
     return _planted(
@@ -359,6 +385,11 @@ def make_glitches(
     -------
     pair : SamplePair
         Six features.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
     """
     mean = np.array([1.8, 1.8, 0.0, 5.0, -2.5, 4.0])
     scale = np.array([0.25, 0.25, 0.4, 0.8, 0.7, 0.6])
@@ -390,8 +421,8 @@ def _planted(
 ) -> SamplePair:
     """A fixed share of the data from the signal, the rest and the reference from the background; log densities."""
     n_reference, n_data, fraction = sizes
-    if not 0 <= fraction < 1:
-        raise ValueError(f"fraction is {fraction}: needed is a number in [0, 1).")
+    _check_sizes(n_reference, n_data)
+    _check(0 <= fraction < 1, "fraction", fraction, "in [0, 1)")
     n_signal = round(fraction * n_data)
     reference = draw_background(rng, n_reference)
     rows = draw_background(rng, n_data - n_signal), draw_signal(rng, n_signal)
@@ -428,3 +459,13 @@ def _shuffled(
         counts,
         true_log_ratio,
     )
+
+
+def _check_sizes(n_reference: int, n_data: int) -> None:
+    _check(n_reference >= 1, "n_reference", n_reference, ">= 1")
+    _check(n_data >= 1, "n_data", n_data, ">= 1")
+
+
+def _check(fits: bool, name: str, value: Any, needed: str) -> None:
+    if not fits:
+        raise ValueError(f"{name} is {value}: needed is {needed}.")

@@ -1,6 +1,6 @@
 """Pictures of a test, in the manner of scikit-learn's displays; matplotlib is imported only when something is drawn."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -31,7 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
 KERNEL_LABEL = "kernel, with its excess of rows"
 
 
-class _ResultDisplay:
+class _ResultDisplay(ABC):
     """A display that a result alone can fill."""
 
     @classmethod
@@ -441,6 +441,11 @@ class KernelsDisplay:
         -------
         display : KernelsDisplay
             The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If `data` are not rows, or `features` or `feature_names` do not fit the columns.
         """
         test = estimator[-1] if isinstance(estimator, Pipeline) else estimator
         kernels = test.kernel_table()
@@ -458,10 +463,14 @@ class KernelsDisplay:
         if len(features) not in (1, 2):
             raise ValueError(f"features is {list(features)}: one or two columns can be shown.")
         shown = list(features)
+        if not all(0 <= j < X.shape[1] for j in shown) or len(feature_names) != X.shape[1]:
+            raise ValueError(
+                f"features is {shown}, feature_names has {len(feature_names)}: there are {X.shape[1]} columns, from 0."
+            )
         display = cls(
             reference=X[:, shown],
             data=D[:, shown],
-            reference_weight=weight * ((test.expected_count or len(D)) / weight.sum()),
+            reference_weight=weight * ((test._fitted.observed.expected or len(D)) / weight.sum()),
             log_ratio_reference=estimator.score_samples(reference),
             log_ratio_data=estimator.score_samples(data),
             centers=centers[:, shown],

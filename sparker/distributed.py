@@ -304,7 +304,7 @@ class PartitionedTest(SparKerTest):
         )
         if self.null_distribution is not None:
             self._check_bank(self.null_distribution)
-        self.statistics_ = self._observe(self._fitted)
+        self._evaluate_observed()
         return self
 
     def _make_statistic(self) -> SparKerStatistic:
@@ -323,6 +323,11 @@ class PartitionedTest(SparKerTest):
             if getattr(self, name) != needed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: PartitionedTest needs {name}={needed!r}.")
         return data if data is not None else y
+
+    @property
+    def _toy_jobs(self) -> int:
+        """One process, this one, tells the workers what to do."""
+        return 1
 
     def _make_toys(self) -> Any:
         pool: Any = self._fitted.observed.pool
@@ -347,9 +352,10 @@ class PartitionedTest(SparKerTest):
 
     def decision_function(self, X: Any) -> Array:
         """Log odds that a row is data; see `SparKerTest.decision_function`."""
+        log_ratio = self.score_samples(X)
         observed = self._fitted.observed
         expected = observed.n_data if observed.expected is None else observed.expected
-        return self.score_samples(X) + np.log(expected / observed.n_reference)
+        return log_ratio + np.log(expected / observed.n_reference)
 
 
 @dataclass(frozen=True)

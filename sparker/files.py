@@ -1,7 +1,10 @@
 """Tables larger than the memory: HDF5, parquet and NumPy files as memory maps, read a block of rows at a time."""
 
+import os
 import tempfile
+import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,8 @@ BLOCK = 1 << 24  # bytes of rows in memory at a time
 def open_table(source: str | Path, *, key: str | None = None, directory: str | Path | None = None) -> Array:
     """Open the rows of a file as a memory map, which `SparKerTest.fit` and ``score_samples`` read in blocks.
 
-    A ``.npy`` file is mapped as it is. From HDF5 and parquet a copy is written, a block at a time, to a nameless file
-    that is gone with the array.
+    A ``.npy`` file is mapped as it is. From HDF5 and parquet a copy is written, a block at a time, to a temporary file,
+    which processes share, and which is removed with the array. A process that is killed leaves it.
 
     Parameters
     ----------
@@ -34,12 +37,13 @@ def open_table(source: str | Path, *, key: str | None = None, directory: str | P
     Returns
     -------
     rows : memmap of shape (n_rows, n_columns)
-        Read-only; float32 where the whole file is float32 or shorter, else float64.
+        Read-only, in the dtype of a ``.npy`` file; of others float32 where all columns are float32 or shorter, else
+        float64.
 
     Raises
     ------
     ValueError
-        If the suffix is not known, the file has no rows or no such data set, or holds other than numbers.
+        If the suffix is not known, the file is damaged, has no rows or no such data set, or holds other than numbers.
     ImportError
         If the package that reads the file is not installed.
 
@@ -55,12 +59,19 @@ def open_table(source: str | Path, *, key: str | None = None, directory: str | P
     path = Path(source)
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return _checked(np.load(path, mmap_mode="r", allow_pickle=False), path)
+        return _checked(_map_npy(path), path)
     if suffix == ".parquet":
         return _copy(*_parquet(path), path, directory)
     if suffix in (".h5", ".hdf5"):
         return _copy(*_hdf5(path, key), path, directory)
     raise ValueError(f"{path}: known suffixes are .npy, .h5, .hdf5 and .parquet.")
+
+
+def _map_npy(path: Path) -> Array:
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:  # an empty file has its own error, which is no ValueError
+        raise ValueError(f"{path} is no .npy file of numbers: {error}") from error
 
 
 def _checked(rows: Array, path: Path) -> Array:
@@ -82,39 +93,56 @@ def _copy(
     path: Path,
     directory: str | Path | None,
 ) -> Array:
-    """Memory map of the blocks of rows, in a file without a name."""
+    """Memory map of the blocks of rows, in a file that is removed with it."""
     if not shape[0] * shape[1]:
         raise ValueError(f"{path} holds a table of shape {shape}: needed are rows and columns.")
-    with tempfile.TemporaryFile(dir=directory) as file:
-        for block in blocks:
-            file.write(np.ascontiguousarray(block, dtype=dtype).data)
-        file.flush()
-        return np.memmap(file, dtype=dtype, mode="r", shape=shape)
+    descriptor, name = tempfile.mkstemp(prefix="sparker-", dir=directory)
+    try:
+        with open(descriptor, "wb") as file:
+            for block in blocks:
+                file.write(np.ascontiguousarray(block, dtype=dtype).data)
+        rows = np.memmap(name, dtype=dtype, mode="r", shape=shape)  # with its name, which worker processes open
+    except BaseException:
+        os.unlink(name)
+        raise
+    weakref.finalize(rows, _remove, name, os.getpid())
+    return rows
+
+
+def _remove(name: str, process: int) -> None:
+    """Remove the file of an array that is gone, unless this is a fork of the process that made it."""
+    if os.getpid() == process:
+        with suppress(OSError):
+            os.unlink(name)
 
 
 def _parquet(path: Path) -> tuple[tuple[int, int], np.dtype[Any], Iterator[Array]]:
     try:
+        import pyarrow
         import pyarrow.parquet as pq
     except ImportError as error:
         raise ImportError(f"{path}: pyarrow reads .parquet files: pip install 'sparker[io]'") from error
-    file = pq.ParquetFile(path)
-    schema = file.schema_arrow
     try:
-        dtypes = [np.dtype(field.type.to_pandas_dtype()) for field in schema]
-    except (NotImplementedError, TypeError):
-        dtypes = [np.dtype(object)]
-    bad = [name for name, dtype in zip(schema.names, dtypes, strict=False) if dtype.kind not in "biuf"]
+        with pq.ParquetFile(path) as file:
+            schema, n_rows = file.schema_arrow, file.metadata.num_rows
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is no parquet file: {error}") from error
+    numeric = [pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) for kind in schema.types]
+    numeric = [fits or pyarrow.types.is_boolean(kind) for fits, kind in zip(numeric, schema.types, strict=True)]
+    bad = [name for name, fits in zip(schema.names, numeric, strict=True) if not fits]
     if bad:
         raise ValueError(f"{path}: columns {', '.join(bad[:8])} are not numeric.")
+    dtypes = [np.dtype(kind.to_pandas_dtype()) for kind in schema.types]
     dtype = _float(dtypes)
     size = max(1, BLOCK // max(1, len(dtypes) * dtype.itemsize))
 
     def blocks() -> Iterator[Array]:
-        for batch in file.iter_batches(batch_size=size):
-            columns = [column.to_numpy(zero_copy_only=False).astype(dtype) for column in batch.columns]
-            yield np.stack(columns, axis=1)
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=size):
+                columns = [column.to_numpy(zero_copy_only=False).astype(dtype) for column in batch.columns]
+                yield np.stack(columns, axis=1)
 
-    return (file.metadata.num_rows, len(dtypes)), dtype, blocks()
+    return (n_rows, len(dtypes)), dtype, blocks()
 
 
 def _hdf5(path: Path, key: str | None) -> tuple[tuple[int, int], np.dtype[Any], Iterator[Array]]:
@@ -123,6 +151,12 @@ def _hdf5(path: Path, key: str | None) -> tuple[tuple[int, int], np.dtype[Any], 
     except ImportError as error:
         raise ImportError(f"{path}: h5py reads HDF5 files: pip install 'sparker[io]'") from error
     names: list[str] = []
+    try:
+        h5py.File(path, "r").close()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path} is no HDF5 file: {error}") from error
     with h5py.File(path, "r") as file:
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         if key is None and len(names) == 1:

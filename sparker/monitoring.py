@@ -3,20 +3,20 @@
 import math
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from scipy import stats
 from sklearn.base import clone
 from sklearn.utils import check_array
 
 from sparker import _aggregation
-from sparker._base import TwoSampleTest
+from sparker._base import TwoSampleTest, refuse_unless_splits
 from sparker._kernels import to_host
 from sparker._null import NullDistribution
-from sparker._results import clopper_pearson, counted_p_value
-from sparker._samples import FLOATS
+from sparker._results import clopper_pearson
+from sparker._samples import FLOATS, check_names
 
 __all__ = ["BatchMonitor", "BatchResult", "MonitorResult"]
 
@@ -122,6 +122,13 @@ class BatchMonitor:
     null_distribution_ : NullDistribution
         The toys, after the first batch.
 
+    Raises
+    ------
+    TypeError
+        If `test` is no test that takes split toys of an array.
+    ValueError
+        If a number is out of its range, `stopping` of the test is set, or the reference is not finite.
+
     Warns
     -----
     UserWarning
@@ -173,16 +180,18 @@ class BatchMonitor:
             raise ValueError(f"alpha is {alpha}: needed is a number between 0 and 1.")
         if spending not in ("fixed", "union"):
             raise ValueError(f'spending is {spending!r}: needed is "fixed" or "union".')
-        if n_batches is not None and (spending == "fixed" or n_batches < 1):
-            raise ValueError(f'n_batches is {n_batches}: needed is a number >= 1, and spending="union".')
+        if n_batches is not None and (spending == "fixed" or not isinstance(n_batches, Integral) or n_batches < 1):
+            raise ValueError(f'n_batches is {n_batches}: needed is a whole number >= 1, and spending="union".')
         if not 0 < batches_per_time < math.inf:
             raise ValueError(f"batches_per_time is {batches_per_time}: needed is a number > 0.")
-        if getattr(test, "stopping", None) is not None:
+        refuse_unless_splits(test)
+        if test.stopping is not None:
             raise ValueError(
                 f"stopping is {test.stopping}: toys that stop early serve only the batch that they were drawn for. Set "
                 "it to None."
             )
         self.test = test
+        self._names = getattr(reference, "columns", None)
         self.reference = check_array(to_host(reference), dtype=FLOATS, order="C", copy=True, input_name="reference")
         self.alpha = alpha
         self.spending = spending
@@ -209,10 +218,11 @@ class BatchMonitor:
         ------
         ValueError
             If alpha is spent, if the batch has another size than the first one in a test of shape only, or if it does
-            not fit the reference.
+            not fit the reference: another number of columns, or other names.
         """
         number = len(self._batches) + 1
         alpha = self._alpha(number)
+        check_names(self._names, batch, "The batch")
         batch = check_array(to_host(batch), dtype=FLOATS, order="C", input_name="batch")
         if number > 1 and self.test.expected_count is None and len(batch) != self._n_data:
             raise ValueError(
@@ -231,7 +241,7 @@ class BatchMonitor:
             self._warn_if_small()
         self.test_ = fitted
         self._warn_if_out_of_reach(number, alpha)
-        p = self._p_value(fitted)
+        p = _aggregation.p_value(self.null_distribution_.values, fitted.statistics_, fitted._fitted.aggregation)
         rate = p * self.batches_per_time
         self._batches.append(BatchResult(number, p, alpha, p <= alpha, rate, 1 / rate))
         return self._batches[-1]
@@ -243,6 +253,11 @@ class BatchMonitor:
         -------
         result : MonitorResult
             Alarms, and the alarms to expect.
+
+        Raises
+        ------
+        ValueError
+            If no batch has been tested.
         """
         if not self._batches:
             raise ValueError("No batch has been tested: call update(batch) first.")
@@ -272,12 +287,6 @@ class BatchMonitor:
         if number > self.n_batches:
             raise ValueError(f"alpha is spent: n_batches is {self.n_batches}, and all of them have been tested.")
         return self.alpha / self.n_batches
-
-    def _p_value(self, fitted: TwoSampleTest) -> float:
-        observed, null = _aggregation.aggregate(
-            self.null_distribution_.values, fitted.statistics_, fitted._fitted.aggregation
-        )
-        return counted_p_value(int(_aggregation.exceedances(null, np.array(observed))), len(null))
 
     def _warn_if_small(self) -> None:
         if len(self.reference) < ENOUGH * self._n_data:

@@ -18,8 +18,9 @@ from sparker import _schedule
 from sparker._backends import one_blas_thread
 from sparker._base import Fitted, TwoSampleTest
 from sparker._kernels_matmul import squared_distances
-from sparker._null import NullDistribution
+from sparker._null import NullDistribution, plain
 from sparker._pool import Pool, Weights
+from sparker._toys import Toys
 
 __all__ = ["LikelihoodRatioTest", "MMDTest", "StaticKernelTest"]
 
@@ -215,6 +216,7 @@ class MMDTest(_Peer):
         return super()._observe(fitted)
 
     def _log_density_ratio(self, X: Array) -> Array:
+        self._refuse_changed()
         observed = self._fitted.observed
         rows = observed.pool.rows(np.arange(observed.pool.n_rows))
         out = np.empty(len(X))
@@ -522,6 +524,7 @@ class LikelihoodRatioTest(_Peer):
         "calibration": [StrOptions({"permutation"}), callable],
     }
     aggregation = "min"  # of one entry
+    _splits = False
 
     def __init__(
         self,
@@ -551,9 +554,16 @@ class LikelihoodRatioTest(_Peer):
     def _make_statistic(self) -> LikelihoodRatioStatistic:
         return LikelihoodRatioStatistic(self.log_ratio)
 
+    def _describe(self, toys: Toys) -> dict[str, Any]:
+        """See `TwoSampleTest`: a log ratio is known by its values too, since many have the same name."""
+        values = self._log_density_ratio(self._fitted.samples.reference)
+        return {**super()._describe(toys), **plain({"log_ratio_values": np.sort(values)})}
+
     def _observe(self, fitted: Fitted) -> Array:
         self.scales_ = {"kind": np.array(["log-ratio"]), "width": np.array([np.inf])}
         return super()._observe(fitted)
 
     def _log_density_ratio(self, X: Array) -> Array:
-        return np.asarray(self.log_ratio(X), dtype=np.float64)
+        statistic = self._fitted.statistic
+        assert isinstance(statistic, LikelihoodRatioStatistic)
+        return np.asarray(statistic.log_ratio(X), dtype=np.float64)

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from sklearn.base import clone
 from sklearn.isotonic import IsotonicRegression
 from sklearn.utils import check_array
 
 from sparker import _aggregation, _calibration
-from sparker._base import TwoSampleTest, _draw_seed
+from sparker._base import TwoSampleTest, _draw_seed, refuse_unless_splits
 from sparker._kernels import to_host
 from sparker._null import NullDistribution
 from sparker._pool import Pool, Weights
-from sparker._results import clopper_pearson, counted_p_value
+from sparker._results import clopper_pearson
 from sparker._samples import FLOATS
 from sparker._toys import SplitToys, pair_weights
 from sparker.two_sample import SparKerTest
@@ -29,7 +28,7 @@ Array = npt.NDArray[Any]
 ONE_SIGMA = 0.6827
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PowerCurve:
     """Power of a test against the fraction of anomalies.
 
@@ -180,6 +179,14 @@ def power_curve(
     curve : PowerCurve
         The power with its band, for this reference.
 
+    Raises
+    ------
+    TypeError
+        If `test` is no test that takes split toys, or the sampler returns other than finite rows of the right shape.
+    ValueError
+        If a number is out of its range, `stopping` or `null_distribution` of the test is set, the reference has fewer
+        than twice `n_data` rows, or more than 5 % of the toys fail.
+
     See Also
     --------
     sparker.displays.PowerCurveDisplay : Its picture.
@@ -203,8 +210,12 @@ def power_curve(
     >>> bool(curve.power[0] < 0.3), float(curve.power[-1])
     (True, 1.0)
     """
-    test = SparKerTest() if test is None else clone(test)
+    test = SparKerTest() if test is None else test
+    refuse_unless_splits(test)
     test._validate_params()
+    for name in ("stopping", "null_distribution"):
+        if getattr(test, name) is not None:
+            raise ValueError(f"{name} of the test is set: a power curve draws toys of its own, for all trials.")
     X = check_array(to_host(reference), dtype=FLOATS, order="C", input_name="reference")
     shares = np.sort(np.asarray(fractions, dtype=np.float64).ravel())
     if not len(shares) or shares[0] < 0 or not shares[-1] <= 1:
@@ -220,20 +231,15 @@ def power_curve(
     seed = _draw_seed(random_state)
     of_toys, *of_fractions = np.random.SeedSequence(seed).generate_state(1 + len(shares)).tolist()
     plan = statistic.learn(toys.pool, _calibration.generator(of_toys, _calibration.PLAN_STREAM))
-    null = _calibration.simulate(statistic, toys, plan, of_toys, test.n_toys, n_jobs, verbose)
+    null = _calibration.simulate(statistic, toys, plan, of_toys, test.n_toys, n_jobs=n_jobs, verbose=verbose)
     rule = _aggregation.Rule(test.aggregation, statistic.entry_weights)
     p_values = np.ones((len(shares), n_trials))
     for k, (fraction, of_trials) in enumerate(zip(shares, of_fractions, strict=True)):
         trials = _Trials(toys, anomaly_sampler, float(fraction))
-        found = _calibration.simulate(statistic, trials, None, of_trials, n_trials, n_jobs, verbose)
+        found = _calibration.simulate(statistic, trials, None, of_trials, n_trials, n_jobs=n_jobs, verbose=verbose)
         for i in np.flatnonzero(~found.failed):
-            p_values[k, i] = _p_value(null, found.values[i], rule)
+            p_values[k, i] = _aggregation.p_value(null.values, found.values[i], rule)
     return PowerCurve(shares, p_values, alpha, len(X), n_data, null)
-
-
-def _p_value(null: NullDistribution, statistics: Array, rule: _aggregation.Rule) -> float:
-    observed, aggregates = _aggregation.aggregate(null.values, statistics, rule)
-    return counted_p_value(int(_aggregation.exceedances(aggregates, np.array(observed))), len(null))
 
 
 def toys_needed(zscore: float, *, relative_error: float | None = None) -> int:

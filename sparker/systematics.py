@@ -10,9 +10,9 @@ from scipy import stats
 from sklearn.utils.validation import check_is_fitted
 
 from sparker import _aggregation, _calibration
-from sparker._base import Fitted, TwoSampleTest
+from sparker._base import Fitted, TwoSampleTest, refuse_unless_splits
 from sparker._pool import Pool, Weights
-from sparker._results import counted_p_value, z_score
+from sparker._results import z_score
 from sparker._toys import CallableToys, SplitToys, Toys, data_count, observe, pair_weights
 
 __all__ = ["SystematicResult", "systematic_p_value"]
@@ -118,6 +118,8 @@ def systematic_p_value(
     (0.02, True)
     """
     check_is_fitted(test)
+    if test._fitted.calibration == "split":
+        refuse_unless_splits(test)
     if combine not in ("worst", "average"):
         raise ValueError(f'combine is {combine!r}: needed is "worst" or "average".')
     named = dict(variations) if isinstance(variations, Mapping) else {str(k): v for k, v in enumerate(variations)}
@@ -144,11 +146,12 @@ def systematic_p_value(
                 of_variation.pool, _calibration.generator(test.seed_, _calibration.PLAN_STREAM)
             )
         n = fitted.n_toys if n_toys is None else n_toys
-        nulls.append(_calibration.simulate(fitted.statistic, of_variation, plan, seed, n, test.n_jobs, test.verbose))
+        options = {"n_jobs": test.n_jobs, "verbose": test.verbose}
+        nulls.append(_calibration.simulate(fitted.statistic, of_variation, plan, seed, n, **options))
     rule = fitted.aggregation
-    p_values = [_p_value(null.values, values, rule) for null, values in zip(nulls, observed, strict=True)]
+    p_values = [_aggregation.p_value(null.values, values, rule) for null, values in zip(nulls, observed, strict=True)]
     together = np.concatenate([null.values for null in nulls])
-    combined = max(p_values) if combine == "worst" else _p_value(together, observed[0], rule)
+    combined = max(p_values) if combine == "worst" else _aggregation.p_value(together, observed[0], rule)
     return SystematicResult(
         pvalue=combined,
         zscore=float(z_score(combined)),
@@ -266,8 +269,3 @@ def _statistics_beside(test: TwoSampleTest, toys: Sequence[Toys]) -> list[Array]
     if isinstance(found, ValueError):
         raise found
     return [found[0] if isinstance(of_variation, AcceptedToys) else test.statistics_ for of_variation in toys]
-
-
-def _p_value(null: Array, statistics: Array, rule: _aggregation.Rule) -> float:
-    observed, aggregates = _aggregation.aggregate(null, statistics, rule)
-    return counted_p_value(int(_aggregation.exceedances(aggregates, np.array(observed))), len(null))

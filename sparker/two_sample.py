@@ -19,7 +19,7 @@ from sparker._base import Fitted, TwoSampleTest
 from sparker._kernels import LOSSES, to_host
 from sparker._null import NullDistribution
 from sparker._results import TwoSampleResult
-from sparker._samples import FLOATS
+from sparker._samples import FLOATS, check_names
 from sparker._schedule import Width
 from sparker._statistic import SparKerStatistic
 from sparker._where import KernelSignificance, KernelSummary
@@ -119,7 +119,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     backend : {"auto", "numba", "matmul", "numpy", "cupy"}, default="auto"
         "numba": fused compiled loops; "matmul": matrix products; "numpy": the slow definition; "cupy": a CUDA GPU, see
         "On a GPU" in the user guide. "auto" takes "cupy" where CuPy sees a device, else "matmul" above 48 features and
-        "numba" below; ``verbose=1`` says so.
+        "numba" below.
     random_state : int, RandomState, Generator or None, default=None
         Source of ``seed_``, from which all random numbers of fit and toys come.
     n_jobs : int, default=None
@@ -289,7 +289,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
             _check_width(name, getattr(self, name))
         backend = choose(self.backend)
         if self.verbose and backend == "auto":
-            logger.warning('backend="auto": CuPy sees no CUDA device, the CPU does the work')
+            logger.info('backend="auto": CuPy sees no CUDA device, the CPU does the work')
         params = {name: getattr(self, name) for name in SparKerStatistic.__dataclass_fields__}
         return SparKerStatistic(**{**params, "backend": backend})
 
@@ -349,8 +349,16 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         -------
         kernels : list of KernelSummary
             ``pandas.DataFrame(test.kernel_table())`` makes a table of it.
+
+        Raises
+        ------
+        ValueError
+            If `n_nearest` is negative, or if the samples were changed in place after fit.
         """
         check_is_fitted(self)
+        if not (isinstance(n_nearest, Integral) and n_nearest >= 0):
+            raise ValueError(f"n_nearest is {n_nearest!r}: needed is a whole number >= 0.")
+        self._refuse_changed()
         samples, observed = self._fitted.samples, self._fitted.observed
         parts = self._contributions(samples.reference).astype(np.float64)
         f = parts.sum(axis=1, keepdims=True)
@@ -384,9 +392,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         """Probability, under the null, of as large a score at each of some places that were fixed beforehand.
 
         The statistic is the squared score of one kernel of the given centre and width,
-        q = (sum_D k - sum_R w k)^2 / V; the toys are those of the test, evaluated at the same places. Nothing is
-        searched: each p holds for its own place, and is not corrected for the number of places. At places that were
-        chosen by looking at these data it is too small.
+        q = (sum_D k - sum_R w k)^2 / V; the toys are those of the test, all of them where they are to stop early,
+        evaluated at the same places. Nothing is searched: each p holds for its own place, and is not corrected for the
+        number of places. At places that were chosen by looking at these data it is too small.
 
         Parameters
         ----------
@@ -400,12 +408,19 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         p_values : ndarray of shape (n_places,)
             (1 + #{toys >= observed}) / (1 + n_toys).
 
+        Raises
+        ------
+        ValueError
+            If `centers` is not finite, or has other columns than X, if `width` is not a finite number > 0, or if the
+            samples were changed in place after fit.
+
         Warns
         -----
         UserWarning
             If a place is the centre of a fitted kernel.
         """
         check_is_fitted(self)
+        check_names(getattr(self, "feature_names_in_", None), centers, "centers")
         places = check_array(centers, dtype=self._fitted.observed.pool.dtype, input_name="centers")
         if places.shape[1] != self.n_features_in_:
             raise ValueError(f"centers has {places.shape[1]} features, but X has {self.n_features_in_}.")
@@ -468,12 +483,14 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     def _local_p_values(self, centers: Array, width: float) -> Array:
         fitted = self._fitted
         self._refuse_changed()
-        toys = self._make_toys()
-        bank = fitted.null_distribution
-        n_toys = fitted.n_toys if bank is None else len(bank)
-        null = _where.scores_of_toys(toys, self.seed_, n_toys, centers, width)
+        null = getattr(self, "null_distribution_", fitted.null_distribution)
+        if null is None or null.stopping is not None:  # how many toys there are must not depend on the data
+            names = [(self.seed_, i) for i in range(fitted.n_toys)]
+        else:
+            names = list(zip(null.seeds.tolist(), null.numbers.tolist(), strict=True))
+        of_toys = _where.scores_of_toys(self._make_toys(), names, centers, width)
         (observed,) = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, width)
-        return _where.counted(null**2, observed.values[0] ** 2)
+        return _where.counted(of_toys**2, observed.values[0] ** 2)
 
     def _excess_deviation(self) -> Array:
         """Standard deviation of the expected excess of each kernel; nan where the loss is not that of L."""
@@ -524,8 +541,8 @@ def _shares(parts: Array, sign: int, value: Callable[[Array], Array]) -> Array:
 def _check_width(name: str, width: Any) -> None:
     if isinstance(width, tuple):
         numbers = all(isinstance(number, Real) for number in width)
-        if len(width) != 2 or not numbers or not (width[0] > 0 and 0 <= width[1] <= 100):
-            raise ValueError(f"{name} is {width}: a tuple must be a factor > 0 and a percentile in [0, 100].")
+        if len(width) != 2 or not numbers or not (0 < width[0] < np.inf and 0 <= width[1] <= 100):
+            raise ValueError(f"{name} is {width}: a tuple must be a finite factor > 0 and a percentile in [0, 100].")
 
 
 def two_sample_test(reference: Any, data: Any, *, sample_weight: Any = None, **params: Any) -> TwoSampleResult:

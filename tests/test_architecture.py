@@ -21,7 +21,7 @@ ORDER = [
     {"planning", "monitoring", "systematics", "distributed"},
     {"two_sample", "peers"},
     {"_base", "_where"},
-    {"_calibration", "_tail", "_results", "_samples", "_statistic"},
+    {"_calibration", "_tail", "_samples", "_statistic"},
     {"_device"},
     {"_toys", "_companions", "_solvers", "_aggregation", "_null"},
     {"_joint"},
@@ -31,7 +31,7 @@ ORDER = [
     {"_kernels_matmul"},
     {"_kernels_numba", "_kernels_cupy"},
     {"_kernels", "_schedule"},
-    {"_pool", "_version"},
+    {"_pool", "_results", "_version"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 

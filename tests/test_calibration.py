@@ -60,7 +60,7 @@ def toys(samples):
 
 class TestSimulate:
     def test_each_toy_is_a_function_of_the_seed_and_its_number(self, toys):
-        null = simulate(Mean(), toys, None, 5, 2 * BATCH + 3, 1, 0)
+        null = simulate(Mean(), toys, None, 5, 2 * BATCH + 3)
         assert null.values.shape == (2 * BATCH + 3, 1)
         for i in (0, BATCH, 2 * BATCH + 2):
             _, weights = toys.draw(generator(5, i))
@@ -74,12 +74,12 @@ class TestSimulate:
     def test_failed_toys_are_infinite_and_logged(self, toys, caplog):
         n = BATCH * 4
         with caplog.at_level(logging.WARNING, logger="sparker"):
-            null = simulate(Mean(failing=[3, BATCH]), toys, None, 5, n, 1, 0)
+            null = simulate(Mean(failing=[3, BATCH]), toys, None, 5, n)
         assert np.flatnonzero(null.failed).tolist() == [3, BATCH]
         assert_array_equal(null.values[null.failed], np.inf)
         assert np.all(np.isfinite(null.values[~null.failed]))
         assert [record.getMessage() for record in caplog.records if "toy 3: no luck" in record.getMessage()]
-        others = simulate(Mean(), toys, None, 5, n, 1, 0).values
+        others = simulate(Mean(), toys, None, 5, n).values
         assert_array_equal(null.values[~null.failed], others[~null.failed])
 
     @pytest.mark.parametrize(("missing", "n_failed"), [(3, 1), (25, 0)], ids=["one of the toys", "a toy beyond them"])
@@ -91,9 +91,9 @@ class TestSimulate:
                     raise ValueError("A toy wants 0 data rows")
                 return super().draw(rng)
 
-        null = simulate(Mean(), NoRows(toys.pool, 40, None), None, 5, 25, 1, 0)
+        null = simulate(Mean(), NoRows(toys.pool, 40, None), None, 5, 25)
         assert null.failed.sum() == n_failed
-        want = simulate(Mean(), toys, None, 5, 25, 1, 0).values
+        want = simulate(Mean(), toys, None, 5, 25).values
         assert_array_equal(null.values[~null.failed], want[~null.failed])
 
     def test_a_toy_that_cannot_learn_fails_alone(self):
@@ -105,19 +105,19 @@ class TestSimulate:
         def draw(rng):
             return rng.normal(size=(50, 2)), rng.normal(size=(20, 2))
 
-        null = simulate(Learning(), CallableToys(draw, 2, np.dtype(float), None, 20), None, 5, 200, 1, 0)
+        null = simulate(Learning(), CallableToys(draw, 2, np.dtype(float), None, 20), None, 5, 200)
         first = np.array([generator(5, i).normal() for i in range(200)])
         assert_array_equal(null.failed, first > 1.9)
         assert 0 < null.failed.sum() < 10
 
     def test_more_than_one_toy_in_twenty_may_not_fail(self, toys):
-        simulate(Mean(failing=range(2)), toys, None, 5, 40, 1, 0)
+        simulate(Mean(failing=range(2)), toys, None, 5, 40)
         assert MAX_FAILED == 0.05
         with pytest.raises(ToyFailure, match=r"3 of 40 toys failed.*5%.*seed 5.*toy 0: no luck"):
-            simulate(Mean(failing=range(3)), toys, None, 5, 40, 1, 0)
+            simulate(Mean(failing=range(3)), toys, None, 5, 40)
 
     def test_progress_counts_completed_toys(self, toys, capsys):
-        simulate(Mean(), toys, None, 5, BATCH + 1, 1, 1)
+        simulate(Mean(), toys, None, 5, BATCH + 1, verbose=1)
         assert f"{BATCH + 1}/{BATCH + 1}" in capsys.readouterr().err
 
 
@@ -309,7 +309,7 @@ class TestWhenToysAreDrawn:
     def test_fit_draws_none_and_results_are_kept(self, samples, quick, monkeypatch):
         calls = []
         monkeypatch.setattr(
-            sparker._calibration, "simulate", lambda *args, _run=simulate: calls.append(1) or _run(*args)
+            sparker._calibration, "simulate", lambda *args, **given: calls.append(1) or simulate(*args, **given)
         )
         test = fit(samples, quick)
         assert not calls
@@ -395,10 +395,10 @@ class TestStopping:
             asked.append(len(values))
             return len(values) - 2
 
-        null = simulate(Mean(), toys, None, 5, 10_000, 1, 0, 0, None, None, (3, count))
+        null = simulate(Mean(), toys, None, 5, 10_000, stopping=(3, count))
         assert len(null) == 5
         assert asked == [3, 4, 5]
-        assert_array_equal(null.values, simulate(Mean(), toys, None, 5, 5, 1, 0).values)
+        assert_array_equal(null.values, simulate(Mean(), toys, None, 5, 5).values)
 
     def test_goes_on_from_a_file(self, null_samples, quick, tmp_path):
         quick = quick | {"n_toys": 400, "stopping": 9}

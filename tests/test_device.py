@@ -325,7 +325,8 @@ class TestWithout:
         samples = rng.normal(size=(60, 1)), rng.normal(size=(20, 1))
         SparKerTest(n_widths=2, n_candidates=20).fit(*samples)
         assert not caplog.records
-        test = SparKerTest(n_widths=2, n_candidates=20, verbose=1).fit(*samples)
+        with caplog.at_level("INFO", logger="sparker"):
+            test = SparKerTest(n_widths=2, n_candidates=20, verbose=1).fit(*samples)
         assert test._fitted.statistic.backend == "auto"
         assert "no CUDA device" in caplog.text
 

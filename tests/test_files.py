@@ -1,5 +1,7 @@
 """Files as memory maps, read in blocks, and tests on them."""
 
+import gc
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -54,12 +56,31 @@ def test_a_test_on_maps_is_that_on_arrays(write, rng):
     assert_array_equal(got.score_samples(open_table(write(data, "again"))), want.score_samples(data))
 
 
-def test_a_copy_leaves_no_file(write, rng, tmp_path):
+def test_a_copy_is_gone_with_the_last_view_of_it(write, rng, tmp_path):
     path = write(rng.normal(size=(30, 2)))
     before = set(tmp_path.iterdir())
-    found = open_table(path, directory=tmp_path)
-    assert set(tmp_path.iterdir()) == before
+    found = np.asarray(open_table(path, directory=tmp_path))[3:]
     assert np.isfinite(found).all()
+    del found
+    gc.collect()
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_copy_that_fails_leaves_no_file(write, rng, tmp_path, monkeypatch):
+    path = write(rng.normal(size=(30, 2)))
+    before = set(tmp_path.iterdir())
+    monkeypatch.setattr(np, "memmap", None)
+    if path.suffix != ".npy":
+        with pytest.raises(TypeError):
+            open_table(path, directory=tmp_path)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_processes_share_a_map(write, rng):
+    reference, data = rng.normal(size=(40_000, 2)), rng.normal(size=(50, 2))  # large enough for joblib to share it
+    params = {"n_widths": 2, "n_candidates": 20, "n_toys": 20, "random_state": 0}
+    one, two = (SparKerTest(**params, n_jobs=n).fit(open_table(write(reference)), data=data) for n in (1, 2))
+    assert_array_equal(one.calibrate().values, two.calibrate().values)
 
 
 def test_what_cannot_be_used_is_named(write, tmp_path, rng):

@@ -365,18 +365,18 @@ class TestResume:
             raise KeyboardInterrupt
 
         path, n = tmp_path / "bank.npz", 5 * BATCH + 3
-        want = simulate(Mean(failing=[4]), toys, None, 5, n, 1, 0, 0, {"rows": "a"})
+        want = simulate(Mean(failing=[4]), toys, None, 5, n, origin={"rows": "a"})
         n_before = []
         for at in (BATCH + 2, 2 * BATCH, 5 * BATCH + 1):
             statistic = Mean(at, interrupt, failing=[4])
             with pytest.raises(KeyboardInterrupt):
-                simulate(statistic, toys, None, 5, n, 1, 0, 0, {"rows": "a"}, path)
+                simulate(statistic, toys, None, 5, n, origin={"rows": "a"}, path=path)
             n_before.append(len(NullDistribution.load(path)))
         assert n_before == sorted(n_before)
         assert BATCH <= n_before[0] < n_before[-1] < n
 
         seen = Mean(4, lambda: pytest.fail("a finished toy is simulated again"), failing=[4])
-        got = simulate(seen, toys, None, 5, n, 1, 0, 0, {"rows": "a"}, path)
+        got = simulate(seen, toys, None, 5, n, origin={"rows": "a"}, path=path)
         assert_same(got, want)
         assert_same(NullDistribution.load(path), want)
 
@@ -471,7 +471,7 @@ if __name__ == "__main__":
 class TestFailures:
     def test_are_named_with_number_and_seed(self, toys, caplog):
         with caplog.at_level("INFO", logger="sparker"):
-            null = simulate(Mean(failing=[3, 20]), toys, None, 5, 60, 1, 0)
+            null = simulate(Mean(failing=[3, 20]), toys, None, 5, 60)
         assert null.failures == ("toy 3: no luck (seed 5)", "toy 20: no luck (seed 5)")
         assert null.not_converged == tuple(f"toy {i} (seed 5)" for i in (10, 17, 24, 31, 38, 45, 52, 59))
         text = caplog.text
@@ -482,8 +482,8 @@ class TestFailures:
         path, statistic = tmp_path / "bank.npz", Mean(failing=range(10, 13))
         for _ in range(2):
             with pytest.raises(ToyFailure, match="3 of 40 toys failed"):
-                simulate(statistic, toys, None, 5, 40, 1, 0, 0, {}, path)
-        simulate(statistic, toys, None, 5, 60, 1, 0, 0, {}, path)  # 3 of 60 may
+                simulate(statistic, toys, None, 5, 40, origin={}, path=path)
+        simulate(statistic, toys, None, 5, 60, origin={}, path=path)  # 3 of 60 may
 
 
 @pytest.mark.slow

@@ -39,9 +39,9 @@ def test_hold_parameters_of_the_estimator(params):
     SparKerTest(**params)._validate_params()
 
 
-@pytest.mark.parametrize("width", [(1.0,), (0.0, 50), (1.0, 101), ("a", 5)])
+@pytest.mark.parametrize("width", [(1.0,), (0.0, 50), (np.inf, 50), (1.0, 101), ("a", 5)])
 def test_a_width_that_is_no_percentile_is_named(samples, width):
-    with pytest.raises(ValueError, match="width_init is .*: a tuple must be a factor > 0 and a percentile"):
+    with pytest.raises(ValueError, match="width_init is .*: a tuple must be a finite factor > 0 and a percentile"):
         SparKerTest(width_init=width).fit(*samples)
 
 

@@ -90,7 +90,7 @@ class TestLocal:
 
         places, pool = np.array([[0.0, 0.0], [-1.0, 1.0]]), Pool(samples)
         toys = NoRows(pool, 40, None), _toys.PermutationToys(pool, 40, None)
-        broken, whole = (_where.scores_of_toys(t, 5, 20, places, 1.0) for t in toys)
+        broken, whole = (_where.scores_of_toys(t, [(5, i) for i in range(20)], places, 1.0) for t in toys)
         assert np.all(np.isinf(broken[3]))
         assert_allclose(np.delete(broken, 3, axis=0), np.delete(whole, 3, axis=0), rtol=1e-12)
 
