@@ -35,13 +35,14 @@ def width_range(pool: Pool, rng: np.random.Generator, first: Width | None, last:
     gives way to one that is.
     """
     distances = pair_distances(pool, rng)
-    first, last = (
-        width[0] * float(np.percentile(distances, width[1])) if isinstance(width, tuple) else width
-        for width in (first, last)
-    )
+    with np.errstate(invalid="ignore"):  # distances that overflow are refused below, where they matter
+        low, median, high = np.quantile(distances, [0.01, 0.5, 0.99])
+        first, last = (
+            width[0] * float(np.percentile(distances, width[1])) if isinstance(width, tuple) else width
+            for width in (first, last)
+        )
     if first is not None and last is not None and first < last:
         raise ValueError(f"width_init is {first} and width_final {last}: the first must be the wider one.")
-    low, median, high = np.quantile(distances, [0.01, 0.5, 0.99])
     widest = max(high, last or 0.0) if first is None else first
     narrowest = min(0.5 * low, 0.25 * median, widest) if last is None else last
     if not (np.isfinite(widest) and np.isfinite(narrowest)):

@@ -176,7 +176,8 @@ def _run(options: argparse.Namespace, reference: Table, data: Table, standardize
     scaler = StandardScaler(with_mean=standardize, with_std=standardize)
     # Labels unseen, so that permutation stays exact; other toys know the reference alone, and serve other data from it.
     reused = options.bank is not None and options.calibration != "permutation"
-    scaler.fit(reference.rows if reused else np.concatenate([reference.rows, data.rows]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaler.fit(reference.rows if reused else np.concatenate([reference.rows, data.rows]))
     if standardize and not np.all(np.isfinite(scaler.scale_)):
         raise UsageError("the columns are too large to be standardised: rescale them, or pass --no-standardize")
     test.fit(scaler.transform(reference.rows), data=scaler.transform(data.rows))

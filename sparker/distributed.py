@@ -21,6 +21,8 @@ from sparker._samples import FLOATS
 from sparker._statistic import Plan, Shared, SparKerStatistic
 from sparker.two_sample import SparKerTest
 
+__all__ = ["PartitionedTest"]
+
 Array = npt.NDArray[Any]
 
 SAMPLE = 20_000  # rows from which widths, candidates and moments are learned
@@ -324,6 +326,8 @@ class PartitionedTest(SparKerTest):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: PartitionedTest needs {name}={needed!r}.")
         return data if data is not None else y
 
+    _splits = False
+
     @property
     def _toy_jobs(self) -> int:
         """One process, this one, tells the workers what to do."""
@@ -337,21 +341,62 @@ class PartitionedTest(SparKerTest):
         return _SplitToys(alone, self._fitted.observed.n_data, self._fitted.observed.expected)
 
     def kernel_table(self, n_nearest: int = 10) -> NoReturn:
-        """Not supported: the rows are on the workers. ``centers_``, ``amplitudes_`` and ``width_`` say where."""
+        """Not supported: the rows are on the workers. ``centers_``, ``amplitudes_`` and ``width_`` say where.
+
+        Parameters
+        ----------
+        n_nearest : int, default=10
+            Not used.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
         raise NotImplementedError(
             "PartitionedTest lists no rows: centers_, amplitudes_ and width_ say where the kernels are."
         )
 
     def kernel_significance(self) -> NoReturn:
-        """Not supported, see `kernel_table`."""
+        """Not supported, see `kernel_table`.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
         self.kernel_table()
 
     def local_p_values(self, centers: Any, width: float) -> NoReturn:
-        """Not supported, see `kernel_table`."""
+        """Not supported, see `kernel_table`.
+
+        Parameters
+        ----------
+        centers : array-like of shape (n_places, n_features)
+            Not used.
+        width : float
+            Not used.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
         self.kernel_table()
 
     def decision_function(self, X: Any) -> Array:
-        """Log odds that a row is data; see `SparKerTest.decision_function`."""
+        """Log odds that a row is data: f(x) + log(N(D|H0) / N_R).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        log_odds : ndarray of shape (n_samples,)
+            Positive where a row is more likely data than reference, at the sizes of the samples.
+        """
         log_ratio = self.score_samples(X)
         observed = self._fitted.observed
         expected = observed.n_data if observed.expected is None else observed.expected

@@ -99,11 +99,10 @@ def test_public_names_exist():
 
 
 def test_public_names_of_public_modules_exist():
-    for name in ("datasets", "displays", "files", "presets"):
-        if (ROOT / f"{name}.py").exists():
-            module = importlib.import_module(f"sparker.{name}")
-            assert module.__all__
-            assert all(hasattr(module, public) for public in module.__all__)
+    for name in ("datasets", "displays", "distributed", "files", "peers", "presets"):
+        module = importlib.import_module(f"sparker.{name}")
+        assert module.__all__
+        assert all(hasattr(module, public) for public in module.__all__)
 
 
 def test_import_loads_no_optional_package():

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numba
 import numpy as np
 import pytest
+from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from sklearn.base import clone
+from threadpoolctl import threadpool_info
 
 import sparker._backends
 from sparker import SparKerTest, two_sample_test
@@ -146,8 +148,10 @@ class TestSameNumbers:
         serial = fit(samples, quick)
         monkeypatch.setattr(sparker._backends, "PARALLEL_WORK", 0)
         before = numba.get_num_threads()
+        if before < 2:
+            pytest.skip("one core")
         try:
-            for threads in range(1, min(2, numba.config.NUMBA_NUM_THREADS) + 1):
+            for threads in (1, 2):
                 numba.set_num_threads(threads)
                 threaded = fit(samples, quick, n_jobs=2)
                 assert_array_equal(threaded.statistics_, serial.statistics_)
@@ -155,6 +159,15 @@ class TestSameNumbers:
                 assert_array_equal(threaded.path_amplitudes_, serial.path_amplitudes_)
         finally:
             numba.set_num_threads(before)
+
+    def test_for_workers_that_are_threads_and_leaves_blas_as_it_was(self, rng, quick):
+        samples = rng.normal(size=(300, 60)), rng.normal(size=(100, 60))
+        serial = fit(samples, quick, n_toys=4 * BATCH).calibrate()
+        before = [library["num_threads"] for library in threadpool_info()]
+        with parallel_config(backend="threading"):
+            threaded = fit(samples, quick, n_toys=4 * BATCH, n_jobs=2).calibrate()
+        assert [library["num_threads"] for library in threadpool_info()] == before
+        assert_array_equal(threaded.values, serial.values)
 
     @pytest.mark.parametrize("calibration", ["permutation", "split", "bootstrap"])
     @pytest.mark.filterwarnings("ignore:calibration=.bootstrap")
@@ -679,3 +692,20 @@ class TestCounting:
         test = fit(samples, quick, calibration=draw, expected_count=30.0)
         assert test.result().mode == "expected count 30"
         assert len(set(drawn)) > 3
+
+
+def test_a_toy_that_is_not_finite_fails_and_counts_as_reaching_the_statistic(toys):
+    class NotFinite(Mean):
+        def evaluate(self, *args):
+            found = super().evaluate(*args)
+            return [(np.array([np.nan]), True) if k == 1 else value for k, value in enumerate(found)]
+
+    null = simulate(NotFinite(), toys, None, 5, 5)
+    assert null.failed.tolist() == [False, True, False, False, False]
+    assert null.values[1, 0] == np.inf
+    assert "toy 1: The statistic is not finite" in null.failures[0]
+
+
+def test_more_toys_than_a_seed_has_are_refused(toys):
+    with pytest.raises(ValueError, match="n_toys is 5000000000: a seed has"):
+        simulate(Mean(), toys, None, 5, 5_000_000_000)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib
@@ -458,3 +459,37 @@ def test_demo_without_matplotlib(small_demo, capsys, monkeypatch):
     assert main([*small_demo, "--seed", "1"]) == 0
     assert "pip install 'sparker[plot]'" in capsys.readouterr().out
     assert os.listdir() == []
+
+
+class TestFilesThatAreTheSame:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--json", "d.csv"], "DATA and --json are the same file, d.csv"),
+            (["--json", "./r.csv"], "REFERENCE and --json"),
+            (["--json", "b.npz", "--bank", "b.npz"], "--json and --bank"),
+            (["--plot", "p.png", "--bank", "p.png"], "--plot and --bank"),
+            (["--json", "p.png", "--plot", "p.png"], "--json and --plot"),
+            (["--bank", "-"], "--bank -: it must be a file"),
+        ],
+    )
+    def test_nothing_is_written_over(self, files, capsys, options, message):
+        before = {path.name: path.read_bytes() for path in Path().iterdir()}
+        assert main(["test", *files, *QUICK, *options]) == 2
+        assert message in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in Path().iterdir()} == before
+
+    def test_an_array_of_an_archive_is_in_its_file(self, files, capsys):
+        assert main(["test", "r.npz:rows", "d.npz:rows", *QUICK, "--bank", "r.npz"]) == 2
+        assert "REFERENCE and --bank" in capsys.readouterr().err
+
+    def test_one_file_may_be_both_samples(self, files, capsys):
+        assert main(["test", "r.csv", "r.csv", *QUICK, "-q"]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_columns_too_large_to_be_standardised_are_named(files, capsys):
+    for name in "rd":
+        np.save(f"{name}.npy", np.load(f"{name}.npy") * 1e200)
+    assert main(["test", "r.npy", "d.npy", *QUICK]) == 2
+    assert "too large to be standardised" in capsys.readouterr().err

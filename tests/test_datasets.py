@@ -120,3 +120,21 @@ def test_unknown_change_and_fraction_are_named():
         make_mixture("move")
     with pytest.raises(ValueError, match=r"fraction is 1\.0"):
         make_clump(fraction=1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: make_mixture("grow", strength=10), "strength is 10: needed is 0 or more, up to 4"),
+        (lambda: make_mixture("sharpen", strength=-1), "strength is -1"),
+        (lambda: make_exponential(expected_count=0), "expected_count is 0: needed is > 0"),
+        (lambda: make_square(counts=(1, 2)), "counts is"),
+        (lambda: make_glitches(n_data=0), "n_data is 0: needed is >= 1"),
+        (lambda: make_uniform_anomalies(n_reference=0), "n_reference is 0"),
+        (lambda: make_clump(2, n_clumped=99), "n_clumped is 99: needed is from 1 to 2"),
+        (lambda: make_clump(0), "n_features is 0"),
+    ],
+)
+def test_numbers_out_of_range_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

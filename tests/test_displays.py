@@ -264,3 +264,15 @@ def test_power_is_that_of_the_curve():
     assert_array_equal(display.level_line_.get_ydata(), [0.05, 0.05])
     axes = plt.figure().add_subplot()
     assert PowerCurveDisplay.from_curve(curve, ax=axes).ax_ is axes
+
+
+def test_the_reference_is_scaled_to_the_count_of_the_fit(quick, samples):
+    test = SparKerTest(**quick, expected_count=50).fit(*samples)
+    test.set_params(expected_count=1e6)
+    assert_allclose(KernelsDisplay.from_estimator(test, *samples).reference_weight.sum(), 50)
+
+
+@pytest.mark.parametrize("wrong", [{"features": [5]}, {"features": [-1]}, {"feature_names": ["x"]}])
+def test_columns_that_are_not_there_are_named(fitted, samples, wrong):
+    with pytest.raises(ValueError, match="there are 2 columns, from 0"):
+        KernelsDisplay.from_estimator(fitted, *samples, **wrong)

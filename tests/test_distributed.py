@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import NotFittedError
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install sparker[dask]")
 da = pytest.importorskip("dask.array", reason="Dask is not installed: pip install sparker[dask]")
 import distributed  # noqa: E402
 
-from sparker import SparKerTest  # noqa: E402
+from sparker import BatchMonitor, power_curve, systematic_p_value  # noqa: E402
 from sparker._backends import Kernels  # noqa: E402
 from sparker._calibration import generator  # noqa: E402
 from sparker._companions import on_pool  # noqa: E402
@@ -103,12 +104,28 @@ class TestEstimator:
         assert f[0] > 1 > abs(f[1])
         assert_allclose(test.transform(rows[2]).sum(axis=1), test.score_samples(rows[2]), rtol=1e-12)
 
-    def test_toys_are_on_average_like_those_in_memory(self, rows, rng):
-        reference, data = rows[1], rng.normal(size=(150, 2))
-        there = PartitionedTest(**QUICK, n_toys=99).fit(rows[0], data=data)
-        here = SparKerTest(**QUICK, n_toys=99).fit(reference, data=data)
-        null = [np.median(test.calibrate().values, axis=0) for test in (there, here)]
-        assert_allclose(null[0], null[1], rtol=0.5, atol=0.5)
+    def test_toys_are_those_of_one_partition(self, rows):
+        whole = da.from_array(rows[1], chunks=(3000, 2))
+        one, many = (PartitionedTest(**QUICK, n_toys=20).fit(X, data=rows[2]) for X in (whole, rows[0]))
+        assert_allclose(many.calibrate().values, one.calibrate().values, rtol=1e-9, atol=1e-9)
+
+    def test_jobs_are_those_of_the_workers(self, rows):
+        one, two = (PartitionedTest(**QUICK, n_toys=20, n_jobs=n).fit(rows[0], data=rows[2]) for n in (1, 2))
+        assert_array_equal(one.calibrate().values, two.calibrate().values)
+
+    def test_needs_a_fit(self, rows):
+        with pytest.raises(NotFittedError):
+            PartitionedTest(**QUICK).decision_function(rows[2])
+
+    def test_is_no_test_of_arrays(self, rows):
+        test = PartitionedTest(**QUICK).fit(rows[0], data=rows[2])
+        for use in (
+            lambda: power_curve(rows[1], np.zeros_like, [0.1], n_data=50, test=test),
+            lambda: systematic_p_value(test, [np.ones(3000)]),
+            lambda: BatchMonitor(test, rows[1]),
+        ):
+            with pytest.raises(TypeError, match="test is PartitionedTest: needed is one that takes toys"):
+                use()
 
     def test_a_calibration_resumes(self, rows, tmp_path):
         whole = PartitionedTest(**QUICK, n_toys=20).fit(rows[0], data=rows[2]).calibrate()

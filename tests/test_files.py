@@ -95,9 +95,20 @@ def test_what_cannot_be_used_is_named(write, tmp_path, rng):
 def test_columns_of_text_are_named(tmp_path):
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
-    pd.DataFrame({"x": [1.0, 2.0], "label": ["a", "b"]}).to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="label are not numeric"):
-        open_table(tmp_path / "x.parquet")
+    for label in (["a", "b"], pd.Categorical(["a", "b"]), pd.to_datetime(["2026-01-01", "2026-01-02"])):
+        pd.DataFrame({"x": [1.0, 2.0], "label": label, "y": [True, False]}).to_parquet(tmp_path / "x.parquet")
+        with pytest.raises(ValueError, match="columns label are not numeric"):
+            open_table(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".h5", ".parquet"])
+@pytest.mark.parametrize("content", [b"", b"a text of some length"])
+def test_damaged_files_are_named(tmp_path, suffix, content):
+    pytest.importorskip({".h5": "h5py", ".parquet": "pyarrow"}.get(suffix, "numpy"))
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"x\{suffix} is no "):
+        open_table(path)
 
 
 def test_data_sets_are_named(tmp_path, rng):

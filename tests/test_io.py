@@ -1,4 +1,5 @@
 import sys
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -241,3 +242,12 @@ def test_long_lists_of_names_are_cut(folder):
         InputError, match="only in r.csv: a0, a1, a2, a3, a4, a5, a6, a7 and 4 more; only in d.csv: b0,"
     ):
         read_pair("r.csv", "d.csv")
+
+
+def test_a_member_of_an_archive_that_is_no_array(folder, rows):
+    with zipfile.ZipFile("x.npz", "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    assert refusal("x.npz") == "'hello.txt' is no array."
+    with zipfile.ZipFile("x.npz", "a") as archive, archive.open("rows.npy", "w") as file:
+        np.save(file, rows)
+    assert_array_equal(read_table("x.npz").rows, rows)

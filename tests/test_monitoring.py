@@ -3,12 +3,13 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from sparker import BatchMonitor, SparKerTest
-from sparker.peers import MMDTest
+from sparker.peers import LikelihoodRatioTest, MMDTest
 
 
 @pytest.fixture
@@ -167,3 +168,21 @@ def test_rate_of_false_alarms_over_references_is_at_most_alpha(quick):
     error = np.std(alarms, ddof=1) / np.sqrt(len(alarms))
     assert np.mean(alarms) < 0.1 * n_batches + 3 * error
     assert np.mean(alarms) > 0.1 * n_batches - 4 * error
+
+
+class TestInput:
+    def test_columns_in_another_order_are_refused(self, quick, rng):
+        frame = pd.DataFrame(rng.normal([0, 3], 1, size=(800, 2)), columns=["a", "b"])
+        monitor, batch = BatchMonitor(SparKerTest(**quick), frame, alpha=0.05), frame[:40] + 0.01
+        monitor.update(batch)
+        with pytest.raises(ValueError, match=r"The batch has the columns \['b', 'a'\]"):
+            monitor.update(batch[["b", "a"]])
+
+    @pytest.mark.parametrize("test", ["SparKerTest", LikelihoodRatioTest(np.ravel)])
+    def test_what_takes_no_split_toys_is_named(self, reference, test):
+        with pytest.raises(TypeError, match="test is (str|LikelihoodRatioTest): needed is"):
+            BatchMonitor(test, reference)
+
+    def test_a_number_of_batches_is_whole(self, make):
+        with pytest.raises(ValueError, match="n_batches is 2.5: needed is a whole number"):
+            make(spending="union", n_batches=2.5)

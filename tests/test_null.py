@@ -508,3 +508,27 @@ class TestUnderTheNull:
 
 def call(draw, rng):
     return draw(rng=rng)
+
+
+class TestMessages:
+    @pytest.fixture
+    def fitted(self, samples, quick):
+        return SparKerTest(**quick).fit(*samples)
+
+    def test_a_header_without_its_items_is_no_null_distribution(self, fitted, tmp_path):
+        fitted.calibrate().save(tmp_path / "bank.npz")
+        with np.load(tmp_path / "bank.npz") as file:
+            arrays, header = {name: file[name] for name in ARRAYS}, json.loads(str(file["header"]))
+        for changed in ({}, [1], {**header, "more": 1}, {k: v for k, v in header.items() if k != "failures"}):
+            np.savez(tmp_path / "other.npz", header=np.array(json.dumps(changed)), **arrays)
+            with pytest.raises(ValueError, match="holds (no null distribution|other items)"):
+                NullDistribution.load(tmp_path / "other.npz")
+
+    def test_merging_says_that_the_toys_do_not_fit_each_other(self, fitted, samples, quick):
+        other = SparKerTest(**(quick | {"n_kernels": 1})).fit(*samples).calibrate()
+        with pytest.raises(ValueError, match=r"does not fit the others\. n_kernels: found 1, needed 2"):
+            fitted.calibrate().merge(other)
+
+    def test_extending_with_a_test_that_stops(self, fitted, samples, quick):
+        with pytest.raises(ValueError, match="stopping of the test is 3: a bank is extended with it set to None"):
+            fitted.calibrate().extend(SparKerTest(**quick, stopping=3).fit(*samples), 5)

@@ -199,3 +199,30 @@ def test_weights_of_a_callable_toy(rng):
             plan = statistic.learn(pool, np.random.default_rng(0))
             found.append(statistic.share(pool, [weights], plan)[0][0])
         assert_allclose(*found, rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_a_statistic_that_is_not_finite_is_an_error_and_no_discovery(rng):
+    reference, data = rng.normal(size=(200, 2)), rng.normal(size=(50, 2))
+    data[0] = 1e200
+    with pytest.raises(ValueError, match="The statistic is not finite.*Rescale the features"):
+        MMDTest(random_state=0).fit(reference, data)
+
+
+def test_toys_of_another_log_ratio_are_refused(samples):
+    def truth(scale):
+        return lambda X: scale * first_feature(X)
+
+    one = LikelihoodRatioTest(truth(1.0), n_toys=19, random_state=0).fit(*samples)
+    bank = one.calibrate()
+    again = LikelihoodRatioTest(truth(1.0), null_distribution=bank).fit(*samples)
+    assert again.p_value() == one.p_value()
+    with pytest.raises(ValueError, match="does not fit this test.*log_ratio_values"):
+        LikelihoodRatioTest(truth(-1.0), null_distribution=bank).fit(*samples)
+
+
+def test_mmd_refuses_to_describe_samples_that_were_changed(samples):
+    test = MMDTest(random_state=0).fit(*samples)
+    samples[1][0] += 1
+    with pytest.raises(ValueError, match="changed in place after fit"):
+        test.score_samples(samples[0])

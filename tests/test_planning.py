@@ -10,7 +10,7 @@ from scipy import stats
 from sparker import PowerCurve, SparKerTest, power_curve, toys_needed
 from sparker._pool import Pool
 from sparker._toys import SplitToys
-from sparker.peers import MMDTest
+from sparker.peers import LikelihoodRatioTest, MMDTest
 from sparker.planning import _Trials
 
 
@@ -157,3 +157,16 @@ class TestToysNeeded:
                 toys_needed(z)
         with pytest.raises(ValueError, match="relative_error is 0"):
             toys_needed(3, relative_error=0)
+
+
+@pytest.mark.parametrize(
+    ("test", "error", "message"),
+    [
+        (SparKerTest(stopping=5), ValueError, "stopping of the test is set"),
+        (LikelihoodRatioTest(np.ravel), TypeError, "test is LikelihoodRatioTest: needed is one that takes toys"),
+        (SparKerTest, TypeError, "test is ABCMeta: needed is SparKerTest or another test"),
+    ],
+)
+def test_tests_that_a_power_curve_cannot_use_are_named(rng, test, error, message):
+    with pytest.raises(error, match=message):
+        power_curve(rng.normal(size=(200, 2)), far, [0.1], n_data=20, test=test)

@@ -331,3 +331,16 @@ class TestCopies:
                 warn_if_copied(pool, 60)
             n_warnings += len(caught)
         assert n_warnings == 0
+
+
+@pytest.mark.parametrize("what", ["words", "column", "apart"])
+def test_warnings_point_at_the_call_of_fit(samples, quick, rng, what):
+    X, y = pool_up(samples, rng)
+    arguments = {
+        "words": (X, np.where(y, "data", "reference")),
+        "column": (X, y[:, None]),
+        "apart": (samples[0], 100 + samples[1]),
+    }[what]
+    with pytest.warns(UserWarning, match="Pass|pass") as caught:
+        SparKerTest(**quick).fit(*arguments)
+    assert [warning.filename for warning in caught] == [__file__] * len(caught)

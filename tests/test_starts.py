@@ -289,3 +289,14 @@ class TestSelect:
         assert chosen.shape == (3, 2, 4)
         for toy, width in np.ndindex(3, 2):
             assert_array_equal(chosen[toy, width], select(score[toy, width], candidates, [2.0, 0.3][width], 4))
+
+
+@pytest.mark.parametrize("value", [1e8, 1e12, 3.4e38])
+@pytest.mark.parametrize("d", [1, 2, 6])
+def test_one_row_far_away_does_not_make_the_others_one_place(rng, value, d):
+    candidates = np.concatenate([rng.normal(size=(100, d)), np.full((1, d), value)])
+    found = _starts.apart(candidates, np.array([1.0, 0.1]))
+    assert_array_equal(found[:, :-1], _starts.apart(candidates[:-1], np.array([1.0, 0.1])))
+    assert found[:, -1].all()
+    squared = _starts._pair_distances(candidates)[:-1, :-1]
+    assert_allclose(squared, cdist(candidates[:-1], candidates[:-1], "sqeuclidean"), atol=1e-12)

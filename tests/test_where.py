@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
@@ -253,3 +254,49 @@ def _fit_excess(reference, raw, data, counts, competition, expected):
     f = parts.sum(axis=1, keepdims=True)
     excess = weights.reference[: len(reference)] @ (np.exp(f) - np.exp(f - parts))
     return excess, _where.excess_deviation(*phi, amplitudes, weights, 0.0, expected is None)
+
+
+class TestWhichToys:
+    def test_local_p_counts_the_very_toys_of_the_test(self, make, samples):
+        place = [[0.3, -0.2]]
+        whole = make(n_toys=60).fit(*samples)
+        first = make(n_toys=20).fit(*samples)
+        later = make(n_toys=40).fit(*samples)
+        later.calibrate(first=20)
+        counts = [p.local_p_values(place, 0.7)[0] * (n + 1) - 1 for p, n in ((whole, 60), (first, 20), (later, 40))]
+        assert_allclose(counts[0], counts[1] + counts[2], atol=1e-9)
+
+    def test_stopping_leaves_the_local_p_alone(self, make, samples):
+        all_of_them, stopped = (make(n_toys=60, stopping=stopping).fit(*samples) for stopping in (None, 1))
+        stopped.p_value()
+        got, want = (test.local_p_values([[0.3, -0.2]], 0.7) for test in (stopped, all_of_them))
+        assert_array_equal(got, want)
+
+
+class TestRefusals:
+    def test_places_with_columns_in_another_order(self, make, samples):
+        frames = [pd.DataFrame(sample, columns=["a", "b"]) for sample in samples]
+        test = make().fit(frames[0], data=frames[1])
+        place = pd.DataFrame({"b": [0.0], "a": [2.0]})
+        assert_array_equal(test.local_p_values(place[["a", "b"]], 0.5), test.local_p_values([[2.0, 0.0]], 0.5))
+        with pytest.raises(ValueError, match="centers has the columns"):
+            test.local_p_values(place, 0.5)
+
+    def test_the_table_of_samples_that_were_changed(self, make, samples):
+        test = make().fit(*samples)
+        samples[1][0] += 1
+        with pytest.raises(ValueError, match="changed in place after fit"):
+            test.kernel_table()
+
+    @pytest.mark.parametrize("n", [-1, 2.5])
+    def test_a_number_of_rows_that_is_none(self, make, samples, n):
+        with pytest.raises(ValueError, match="n_nearest is"):
+            make().fit(*samples).kernel_table(n)
+
+
+def test_kernels_compare_and_hash_as_objects(make, samples):
+    test = make().fit(*samples)
+    for one, two in ((test.kernel_table(), test.kernel_table()), ([test.result()], [test.result()])):
+        assert one == one
+        assert one != two
+        assert len({*one, *two}) == len(one) + len(two)
