@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sparker import _aggregation, _calibration
 from sparker._base import Fitted, TwoSampleTest, refuse_unless_splits
+from sparker._null import NullDistribution
 from sparker._pool import Pool, Weights
 from sparker._results import z_score
 from sparker._toys import CallableToys, SplitToys, Toys, data_count, observe, pair_weights
@@ -130,24 +131,13 @@ def systematic_p_value(
     fitted = test._fitted
     test._refuse_changed()
     test._warm_up()
-    # Each variation has its own toys: p among all of them together needs them to be independent.
-    more = np.random.SeedSequence([test.seed_, 1]).generate_state(len(named)).tolist()
     toys = _toys_of(fitted, named)
     if combine == "average" and len({isinstance(of_variation, AcceptedToys) for of_variation in toys}) > 1:
         raise ValueError(
             'combine="average" needs all variations to be weights, or all callables: the sizes must agree.'
         )
     observed = _statistics_beside(test, toys)
-    nulls = []
-    for seed, of_variation in zip([test.seed_, *more], toys, strict=False):
-        plan = None
-        if of_variation.pool is not None:
-            plan = fitted.statistic.learn(
-                of_variation.pool, _calibration.generator(test.seed_, _calibration.PLAN_STREAM)
-            )
-        n = fitted.n_toys if n_toys is None else n_toys
-        options = {"n_jobs": test.n_jobs, "verbose": test.verbose}
-        nulls.append(_calibration.simulate(fitted.statistic, of_variation, plan, seed, n, **options))
+    nulls = _simulate(test, toys, fitted.n_toys if n_toys is None else n_toys)
     rule = fitted.aggregation
     p_values = [_aggregation.p_value(null.values, values, rule) for null, values in zip(nulls, observed, strict=True)]
     together = np.concatenate([null.values for null in nulls])
@@ -160,6 +150,21 @@ def systematic_p_value(
         n_toys=len(nulls[0]),
         n_failed=int(sum(null.failed.sum() for null in nulls)),
     )
+
+
+def _simulate(test: TwoSampleTest, toys: Sequence[Toys], n_toys: int) -> list[NullDistribution]:
+    """Null of each variation, each with toys of its own: p among all of them together needs them to be independent."""
+    statistic = test._fitted.statistic
+    more = np.random.SeedSequence([test.seed_, 1]).generate_state(len(toys)).tolist()
+    nulls = []
+    for seed, of_variation in zip([test.seed_, *more], toys, strict=False):
+        plan = None
+        if of_variation.pool is not None:
+            rng = _calibration.generator(test.seed_, _calibration.PLAN_STREAM)
+            plan = statistic.learn(of_variation.pool, rng)
+        options = {"n_jobs": test.n_jobs, "verbose": test.verbose}
+        nulls.append(_calibration.simulate(statistic, of_variation, plan, seed, n_toys, **options))
+    return nulls
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import dataclasses
 import doctest
 import importlib
 import inspect
+import re
 import warnings
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def test_public_docstring_follows_numpydoc(name):
     if dataclasses.is_dataclass(resolve(name)) or resolve(name) is PartitionedTest:
         ignored.add("PR01")  # the fields of results are documented as attributes, its parameters are SparKerTest's
     assert [error for error in validate(name)["errors"] if error[0] not in ignored] == []
+
+
+def test_the_api_page_has_every_public_name():
+    page, listed = (ROOT.parent / "doc" / "api.rst").read_text(encoding="utf-8"), {}
+    for line in page.splitlines():
+        if line.startswith(".. currentmodule:: "):
+            names = listed.setdefault(line.split()[-1], set())
+        elif re.fullmatch(r"   \w+", line):
+            names.add(line.strip())
+    assert listed == {module: set(importlib.import_module(module).__all__) - {"__version__"} for module in MODULES}
 
 
 def test_the_main_names_are_among_those_that_are_checked():
