@@ -21,6 +21,7 @@ from sparker._null import MAX_FAILED, ToyFailure
 from sparker._pool import Pool
 from sparker._results import clopper_pearson, counted_p_value, negative_binomial_interval
 from sparker._toys import CallableToys, PermutationToys
+from sparker.peers import MMDTest, StaticKernelTest
 
 
 class Mean:
@@ -709,3 +710,31 @@ def test_a_toy_that_is_not_finite_fails_and_counts_as_reaching_the_statistic(toy
 def test_more_toys_than_a_seed_has_are_refused(toys):
     with pytest.raises(ValueError, match="n_toys is 5000000000: a seed has"):
         simulate(Mean(), toys, None, 5, 5_000_000_000)
+
+
+def as_samples(test, number):
+    """Reference and data of a toy of a fitted test."""
+    pool, weights = test._make_toys().draw(generator(test.seed_, number))
+    rows = pool.rows(np.arange(pool.n_rows))
+    return rows[weights.data == 0], rows[weights.data > 0]
+
+
+EXCHANGED = {
+    "defaults": SparKerTest(n_toys=6, random_state=3),
+    "MMD": MMDTest(n_toys=6, random_state=3),
+    "static kernels": StaticKernelTest(n_kernels=12, n_toys=6, random_state=3),
+}
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "ties", "in 60 features", "float32"])
+@pytest.mark.parametrize("name", EXCHANGED)
+def test_a_fit_to_the_labels_of_a_permutation_toy_gives_that_toy(rng, name, kind):
+    """The observed pair is one of the toys in all but its labels, so that p is exact; random starts have their own luck."""
+    d = 60 if kind == "in 60 features" else 2
+    rows = rng.standard_t(1.5, size=(180, d)) if kind == "heavy-tailed" else rng.normal(size=(180, d))
+    rows = np.round(rows) if kind == "ties" else rows.astype(np.float32) if kind == "float32" else rows
+    test = clone(EXCHANGED[name]).fit(rows[:140], data=rows[140:])
+    toys = test.calibrate().values
+    for number in (0, 5):
+        again = clone(EXCHANGED[name]).fit(*as_samples(test, number))
+        assert_allclose(again.statistics_, toys[number], rtol=1e-4 if kind == "float32" else 1e-7, atol=1e-6)
