@@ -729,7 +729,7 @@ EXCHANGED = {
 @pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "ties", "in 60 features", "float32"])
 @pytest.mark.parametrize("name", EXCHANGED)
 def test_a_fit_to_the_labels_of_a_permutation_toy_gives_that_toy(rng, name, kind):
-    """The observed pair is one of the toys in all but its labels, so that p is exact; random starts have their own luck."""
+    """The observed pair differs from toys in its labels alone, so that p is exact; a random start has its own luck."""
     d = 60 if kind == "in 60 features" else 2
     rows = rng.standard_t(1.5, size=(180, d)) if kind == "heavy-tailed" else rng.normal(size=(180, d))
     rows = np.round(rows) if kind == "ties" else rows.astype(np.float32) if kind == "float32" else rows
