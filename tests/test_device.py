@@ -197,12 +197,14 @@ class TestOnTheCPU:
             assert_array_equal(one, other)
         assert len(_kernels_cupy._on_device) == 0
 
-    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     @pytest.mark.parametrize(
         ("kind", "d", "n_kernels"),
         [("constant", 1, 3), ("constant", 4, 5), ("annealed", 1, 3), ("negative", 2, 3), ("no gate", 2, 1)],
     )
-    @pytest.mark.parametrize("path", ["one launch", "passes"])
+    @pytest.mark.parametrize(
+        ("path", "dtype"),
+        [("one launch", np.float32), ("one launch", np.float64), ("passes", np.float64)],
+    )
     def test_fits_follow_the_newton_solver(self, fake_cupy, monkeypatch, dtype, d, n_kernels, kind, path):
         if path == "passes":
             monkeypatch.setattr(_kernels_cupy, "FUSED_COORDINATES", 0)

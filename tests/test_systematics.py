@@ -139,7 +139,7 @@ class TestPValue:
     @pytest.mark.slow
     @pytest.mark.parametrize("combine", ["worst", "average"])
     def test_data_of_a_variation_reject_at_most_at_the_nominal_rate(self, make, combine):
-        n_sets, rejected, ignoring = 300, 0, 0
+        n_sets, rejected, ignoring = 200, 0, 0
         for seed in range(n_sets):
             rng = np.random.default_rng([seed, 6])
             reference = rng.random((600, 1))
