@@ -297,6 +297,5 @@ class TestRefusals:
 def test_kernels_compare_and_hash_as_objects(make, samples):
     test = make().fit(*samples)
     for one, two in ((test.kernel_table(), test.kernel_table()), ([test.result()], [test.result()])):
-        assert one == one
-        assert one != two
+        assert one != two  # and no error of arrays that are compared
         assert len({*one, *two}) == len(one) + len(two)
