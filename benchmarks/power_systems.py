@@ -30,8 +30,8 @@ Entries = Callable[..., np.ndarray]
 class System:
     """A name, how entries are computed from (pair, expected count, seed, options), and the rule that joins them.
 
-    It is left out where there are more features than it can bear. Systems with the same ``computed`` have the same
-    entries, and differ in the rule.
+    It is left out where there are more features than it can bear, and, if it is slow, where there is nothing to judge.
+    Systems with the same ``computed`` have the same entries, and differ in the rule.
     """
 
     name: str
@@ -41,6 +41,7 @@ class System:
     knows_truth: bool = False
     computed: str = ""
     has_backend: bool = False
+    is_slow: bool = False
 
 
 def _estimator(make: Callable[..., Any]) -> Entries:
@@ -105,9 +106,9 @@ def _energy(pair: SamplePair, expected_count: float | None, seed: int) -> np.nda
     return np.array([np.sqrt(max(2 * between - within, 0.0))])
 
 
-IDEAL = System("ideal", _likelihood_ratio, knows_truth=True)
-
-RIVALS = [
+ALL = [
+    sparker(),
+    System("ideal", _likelihood_ratio, knows_truth=True),
     System("MMD", _estimator(lambda **given: MMDTest(**given)), Rule("min-mean")),
     System("static kernels", _estimator(lambda **given: StaticKernelTest(n_kernels=100, **given)), Rule("min")),
     System(
@@ -117,20 +118,19 @@ RIVALS = [
     ),
     System("Mahalanobis", _mahalanobis),
     System("classifier", _classifier),
-    System("energy distance", _energy),
-]
-
-PAPERS = [
+    System("energy distance", _energy, is_slow=True),
     System(
         "SparKer, arXiv:2511.03095",
         _estimator(lambda **given: SparKerTest(**presets.SPARKER, **given)),
         Rule("min-mean"),
-        100,
+        max_features=100,
+        is_slow=True,
     ),
     System(
         "SparKer-NPLM, 2000 passes",
         _estimator(lambda **given: SparKerTest(**presets.sparker_nplm(n_passes=2000), **given)),
         Rule("min"),
-        100,
+        max_features=100,
+        is_slow=True,
     ),
 ]
