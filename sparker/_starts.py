@@ -198,64 +198,77 @@ def score_sums(
     n_jobs: int | None = 1,
     kept: Array | None = None,
 ) -> ScoreSums:
-    """Sums from which the scores are made, 0 where a candidate is not `kept`.
+    """Sums from which the scores are made, 0 where a candidate is not `kept`."""
+    blocks = _Blocks(pool, toys, candidates, widths, kept)
+    # One pair alone has sums of parts of the rows, added in order: the same bits for any number of threads.
+    starts = range(0, pool.n_rows, blocks.size)
+    length = -(-len(starts) // (PARTS if blocks.is_lone else 1))
+    parts = [starts[k : k + length] for k in range(0, len(starts), length)]
+    threads = n_threads(n_jobs, pool.n_rows * len(candidates) * len(widths) * EXPONENTIAL)
+    done = map(blocks.sums, parts) if threads == 1 else executor(threads).map(blocks.sums, parts)
+    score, spread, reached = (reduce(np.add, of_parts) for of_parts in zip(*done, strict=True))
+    return ScoreSums(score, spread, reached, np.asarray(np.sum(np.abs(blocks.difference), axis=0, dtype=np.float64)))
+
+
+class _Blocks:
+    """Sums of scores over blocks of the rows of a pool; threads share it.
 
     The kernel matrix of candidates and rows is the same for all toys on a pool: each block is computed once and
     multiplied by the weights of all of them. Candidates come in lexicographic order, and rows where they have few
     features, so that a block meets only the candidates within reach along the first one.
     """
-    difference, variance = score_weights(toys)
-    centers = candidates.astype(pool.dtype) - pool.origin
-    norms, doubled = np.sum(centers**2, axis=1)[:, None], -2 * centers
-    looked_at = [np.arange(len(centers)) if kept is None else np.flatnonzero(kept[m]) for m in range(len(widths))]
-    along_first = [centers[of_width, 0] for of_width in looked_at]
-    lone, lowest = len(toys) == 1, pool.dtype.type(LOWEST)
-    size = max(64, (LONE_BLOCK if lone else BLOCK) // len(centers))
-    # Along more features than a few no kernel is out of reach: rows are read as they come, they may be in a file, and
-    # distances are computed once for all widths.
-    few = pool.n_features <= SORTED_FEATURES
-    order = pool.order if few else np.arange(pool.n_rows)
 
-    def sums(starts: range) -> list[Array]:
-        n_columns = difference.shape[1], variance.shape[1], variance.shape[1]
-        score, spread, reached = found = [np.zeros((len(widths), len(centers), n)) for n in n_columns]
+    def __init__(
+        self, pool: Pool, toys: Sequence[Weights], candidates: Array, widths: Array, kept: Array | None
+    ) -> None:
+        self.pool, self.widths, self.is_lone = pool, widths, len(toys) == 1
+        self.difference, self.variance = score_weights(toys)
+        self.centers = candidates.astype(pool.dtype) - pool.origin
+        self.norms, self.doubled = np.sum(self.centers**2, axis=1)[:, None], -2 * self.centers
+        everyone = np.ones((len(widths), len(candidates)), dtype=bool)
+        self.looked_at = [np.flatnonzero(of_width) for of_width in (everyone if kept is None else kept)]
+        self.along_first = [self.centers[looked_at, 0] for looked_at in self.looked_at]
+        # Along more features than a few no kernel is out of reach: rows are read as they come, they may be in a file,
+        # and distances are computed once for all widths.
+        self.has_few_features = pool.n_features <= SORTED_FEATURES
+        self.order = pool.order if self.has_few_features else np.arange(pool.n_rows)
+        self.size = max(64, (LONE_BLOCK if self.is_lone else BLOCK) // len(candidates))
+
+    def sums(self, starts: range) -> list[Array]:
+        """U, V and sum_x v_x k(x), as in `ScoreSums`, over the blocks that begin at `starts`."""
+        n_columns = self.difference.shape[1], self.variance.shape[1], self.variance.shape[1]
+        found = [np.zeros((len(self.widths), len(self.centers), n)) for n in n_columns]
         # Made once: where memory is given back to the system, as on workers of Dask, new arrays cost more than sums.
-        distances_of_block, kernels_of_block = (np.empty(len(centers) * size, pool.dtype) for _ in range(2))
+        memory = [np.empty(len(self.centers) * self.size, self.pool.dtype) for _ in range(2)]
         for start in starts:
-            block = order[start : start + size]
-            rows = pool.rows(block) - pool.origin
-            first, last = rows[:, 0].min(), rows[:, 0].max()
-            distances = distances_of_block[: len(centers) * len(rows)].reshape(len(centers), len(rows))
-            if few:
-                features = np.ascontiguousarray(rows.T)
-            else:
-                distances_by_products(rows, doubled, norms, distances)
-            block_difference, block_variance = difference[block], variance[block]
-            for m, width in enumerate(widths):
-                reach = [first - REACH * width, last + REACH * width]
-                near = looked_at[m][slice(*np.searchsorted(along_first[m], reach))]
-                if few:
-                    fill_distances(features, centers, near, distances)
-                of_width = distances, near, pool.dtype.type(-0.5 / width**2), lowest
-                if lone:
-                    columns = block_difference[:, 0], block_variance[:, 0]
-                    add_scores(*of_width, *columns, *(part[m, :, 0] for part in found))
-                    continue
-                kernels = kernels_of_block[: len(near) * len(rows)].reshape(len(near), len(rows))
-                fill_kernels(*of_width, kernels)
-                score[m, near] += kernels @ block_difference
-                reached[m, near] += kernels @ block_variance
-                spread[m, near] += np.square(kernels, out=kernels) @ block_variance
+            self._add(self.order[start : start + self.size], found, *memory)
         return found
 
-    # One pair alone has sums of parts of the rows, added in order: the same bits for any number of threads.
-    starts = range(0, pool.n_rows, size)
-    length = -(-len(starts) // (PARTS if lone else 1))
-    parts = [starts[k : k + length] for k in range(0, len(starts), length)]
-    threads = n_threads(n_jobs, pool.n_rows * len(centers) * len(widths) * EXPONENTIAL)
-    done = map(sums, parts) if threads == 1 else executor(threads).map(sums, parts)
-    score, spread, reached = (reduce(np.add, of_parts) for of_parts in zip(*done, strict=True))
-    return ScoreSums(score, spread, reached, np.asarray(np.sum(np.abs(difference), axis=0, dtype=np.float64)))
+    def _add(self, block: Array, found: list[Array], distances: Array, kernels: Array) -> None:
+        """Add the sums over the rows `block`, in memory for distances and kernels."""
+        rows = self.pool.rows(block) - self.pool.origin
+        difference, variance = self.difference[block], self.variance[block]
+        distances = distances[: len(self.centers) * len(rows)].reshape(len(self.centers), len(rows))
+        if self.has_few_features:
+            features = np.ascontiguousarray(rows.T)
+        else:
+            distances_by_products(rows, self.doubled, self.norms, distances)
+        first, last = rows[:, 0].min(), rows[:, 0].max()
+        for m, width in enumerate(self.widths):
+            reach = [first - REACH * width, last + REACH * width]
+            near = self.looked_at[m][slice(*np.searchsorted(self.along_first[m], reach))]
+            if self.has_few_features:
+                fill_distances(features, self.centers, near, distances)
+            of_width = distances, near, rows.dtype.type(-0.5 / width**2), rows.dtype.type(LOWEST)
+            if self.is_lone:
+                add_scores(*of_width, difference[:, 0], variance[:, 0], *(part[m, :, 0] for part in found))
+                continue
+            score, spread, reached = (part[m] for part in found)
+            of_near = kernels[: len(near) * len(rows)].reshape(len(near), len(rows))
+            fill_kernels(*of_width, of_near)
+            score[near] += of_near @ difference
+            reached[near] += of_near @ variance
+            spread[near] += np.square(of_near, out=of_near) @ variance
 
 
 def warm_up(dtype: np.dtype[Any]) -> None:
