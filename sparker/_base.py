@@ -124,8 +124,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
         ValueError
             If a sample is empty, not finite, or of another number of features; if `y` is neither two
             classes nor a second sample; if weights of the data are negative, or those of a sample all 0, or those of
-            the reference do not have a positive sum; if features are so large that the statistic is not finite; if
-            `null_distribution` does not fit.
+            the reference do not have a positive sum; if features are so large or so small that squares of their
+            distances leave the range of the dtype; if `null_distribution` does not fit.
         """
         self._forget()
         samples = read_samples(self, X, y, data, sample_weight)
@@ -161,8 +161,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
         statistics = self._observe(self._fitted)
         if not np.all(np.isfinite(statistics)):
             raise ValueError(
-                "The statistic is not finite: the features or weights are too large for their dtype. Rescale the "
-                "features, or pass float64."
+                "The statistic is not finite: the features or weights are too large or too small for their dtype. "
+                "Rescale them, or pass float64."
             )
         self.statistics_ = statistics
 
@@ -465,7 +465,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
 def refuse_unless_splits(test: Any) -> None:
     """Refuse what is no test, or one that a reference in an array, split into toys, does not suit."""
     if not isinstance(test, TwoSampleTest):
-        raise TypeError(f"test is {type(test).__name__}: needed is SparKerTest or another test.")
+        hint = " Scale the samples by the reference first, and pass the last step." if hasattr(test, "steps") else ""
+        raise TypeError(f"test is {type(test).__name__}: needed is SparKerTest or another test.{hint}")
     if not test._splits:
         raise TypeError(
             f'test is {type(test).__name__}: needed is one that takes toys of calibration="split" from an array.'

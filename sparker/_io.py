@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Names = tuple[str, ...] | None
+Columns = Sequence[str] | None
 
 # How writers of CSV spell a missing value: such a cell is no number, but neither does it make its row a header.
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 
 MIN_ROWS = 2
+SEPARATOR = " Columns must be separated by commas, and decimals by points."
 
 
 class InputError(ValueError):
@@ -44,13 +46,15 @@ class Table:
     source: str
 
 
-def read_pair(reference: str, data: str) -> tuple[Table, Table]:
+def read_pair(reference: str, data: str, columns: Columns = None) -> tuple[Table, Table]:
     """Read two tables of the same columns; those of the data come in the order of the reference.
 
     Parameters
     ----------
     reference, data : str
         Files as `read_table` takes them.
+    columns : sequence of str, default=None
+        As in `read_table`.
 
     Returns
     -------
@@ -61,7 +65,7 @@ def read_pair(reference: str, data: str) -> tuple[Table, Table]:
     InputError
         If a file cannot be used, or if the columns differ.
     """
-    first, second = read_table(reference), read_table(data)
+    first, second = read_table(reference, columns), read_table(data, columns)
     if first.names is not None and second.names is not None and first.names != second.names:
         second = Table(np.ascontiguousarray(second.rows[:, _order(first, second)]), first.names, second.source)
     n_first, n_second = first.rows.shape[1], second.rows.shape[1]
@@ -70,7 +74,7 @@ def read_pair(reference: str, data: str) -> tuple[Table, Table]:
     return first, second
 
 
-def read_table(source: str) -> Table:
+def read_table(source: str, columns: Columns = None) -> Table:
     """Read the numeric table in one file.
 
     Parameters
@@ -78,6 +82,8 @@ def read_table(source: str) -> Table:
     source : str
         ``file.npy``, ``file.npz``, ``file.npz:key``, ``file.csv`` or ``file.parquet``. The key may be left out where
         the archive holds exactly one two-dimensional array, or one array in all.
+    columns : sequence of str, default=None
+        Columns to read, by name, or by number from 0; others may hold anything. None: all.
 
     Returns
     -------
@@ -86,7 +92,7 @@ def read_table(source: str) -> Table:
     Raises
     ------
     InputError
-        If the file is absent, empty, unreadable, not numeric, not finite, or has fewer than two rows.
+        If the file is absent, empty, unreadable, not numeric, not finite, or has fewer than two rows, or lacks columns.
     ImportError
         If packages that read ``.parquet`` are not installed.
     """
@@ -98,7 +104,7 @@ def read_table(source: str) -> Table:
             raise InputError(f"the suffix says how a file is read; known are {', '.join(READERS)}.")
         if size == 0:
             raise InputError("the file is empty.")
-        values, names = READERS[suffix](path, key)
+        values, names = READERS[suffix](path, key, columns)
         return Table(_checked(values, names), names, source)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
@@ -155,12 +161,33 @@ def _checked(values: Any, names: Names) -> Array:
     return rows
 
 
-def _read_npy(path: Path, key: str | None) -> tuple[Array, Names]:
+def _chosen(columns: Sequence[str], names: Names, n_columns: int) -> list[int]:
+    """Number of each column that is given by name, or by number."""
+    known = list(names or ())
+    numbers = [known.index(name) if name in known else int(name) if name.isdecimal() else n_columns for name in columns]
+    for name, number in zip(columns, numbers, strict=True):
+        if number >= n_columns:
+            has = _listed(known) if known else f"{_counted(n_columns, 'column')} without names, counted from 0"
+            raise InputError(f"has no column {name!r}; it has {has}.")
+        if numbers.count(number) > 1:
+            raise InputError(f"column {name!r} is asked for twice.")
+    return numbers
+
+
+def _of_array(array: Array, columns: Columns) -> tuple[Array, Names]:
+    """The columns of an array; what is no table is refused elsewhere."""
+    if columns is None or array.ndim not in (1, 2):
+        return array, None
+    rows = array[:, None] if array.ndim == 1 else array
+    return rows[:, _chosen(columns, None, rows.shape[1])], None
+
+
+def _read_npy(path: Path, key: str | None, columns: Columns) -> tuple[Array, Names]:
     with path.open("rb") as file:
-        return np.lib.format.read_array(file, allow_pickle=False), None
+        return _of_array(np.lib.format.read_array(file, allow_pickle=False), columns)
 
 
-def _read_npz(path: Path, key: str | None) -> tuple[Array, Names]:
+def _read_npz(path: Path, key: str | None, columns: Columns) -> tuple[Array, Names]:
     with path.open("rb") as file, zipfile.ZipFile(file):
         pass  # np.load takes what is no archive for a pickle, and says so
     with np.load(path, allow_pickle=False) as archive:
@@ -181,43 +208,44 @@ def _read_npz(path: Path, key: str | None) -> tuple[Array, Names]:
         array: Array = archive[key]
         if not isinstance(array, np.ndarray):  # NumPy gives other members of an archive as their bytes
             raise InputError(f"{key!r} is no array.")
-        return array, None
+        return _of_array(array, columns)
 
 
-def _read_csv(path: Path, key: str | None) -> tuple[Array, Names]:
+def _read_csv(path: Path, key: str | None, columns: Columns) -> tuple[Array, Names]:
     with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets begin with a byte-order mark
-        names = _csv_header(file)
+        names, n_columns = _csv_header(file)
+        chosen = None if columns is None else _chosen(columns, names, n_columns)
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "loadtxt: input contained no data")
-                rows = np.loadtxt(file, delimiter=",", comments=None, quotechar='"', ndmin=2)
+                rows = np.loadtxt(file, delimiter=",", comments=None, quotechar='"', ndmin=2, usecols=chosen)
         except ValueError:
             file.seek(0)
-            _explain(csv.reader(file), names)
+            _explain(csv.reader(file), names, chosen)
             raise
-    if names is not None and len(rows) and len(names) != rows.shape[1]:
+    if chosen is None and names is not None and len(rows) and len(names) != rows.shape[1]:
         raise InputError(f"the header names {_counted(len(names), 'column')}, but the rows have {rows.shape[1]}.")
-    return rows, names
+    return rows, names if names is None or chosen is None else tuple(names[j] for j in chosen)
 
 
-def _csv_header(file: TextIO) -> Names:
-    """Column names, with the file left at the first row; a first line of nothing but numbers is a row."""
+def _csv_header(file: TextIO) -> tuple[Names, int]:
+    """Names and number of the columns, with the file left at the first row; nothing but numbers is a row."""
     cells = next((row for row in csv.reader(file) if row), [])
     cells = [cell.strip() for cell in cells]
     cells[:1] = [cell.removeprefix("#").strip() for cell in cells[:1]]  # np.savetxt comments its header out
     if all(_is_number(cell) or cell.lower() in MISSING for cell in cells):
         file.seek(0)
-        return None
+        return None, len(cells)
     for i, cell in enumerate(cells):
         if not cell:
             raise InputError(f"column {i} has no name; if it is a row index, write the file without it (index=False).")
         if cell in cells[:i]:
             raise InputError(f"two columns are named {cell!r}.")
-    return tuple(cells)
+    return tuple(cells), len(cells)
 
 
-def _explain(lines: Any, names: Names) -> None:
-    """Raise an error that names the first cell that is no number, or the first row of another length."""
+def _explain(lines: Any, names: Names, chosen: list[int] | None) -> None:
+    """Raise an error that names the first cell read that is no number, or the first row of another length."""
     n_columns = None if names is None else len(names)
     header_is_next = names is not None
     for cells in lines:
@@ -226,24 +254,28 @@ def _explain(lines: Any, names: Names) -> None:
             continue
         n_columns = n_columns or len(cells)
         if len(cells) != n_columns:
-            raise InputError(f"line {lines.line_num} has {_counted(len(cells), 'value')}, needed are {n_columns}.")
+            needed = f"line {lines.line_num} has {_counted(len(cells), 'value')}, needed are {n_columns}."
+            raise InputError(needed + (SEPARATOR if any(";" in cell for cell in cells) else ""))
         for j, cell in enumerate(cells):
-            if not _is_number(cell):
+            if (chosen is None or j in chosen) and not _is_number(cell):
                 label = f"column {j}" if names is None else f"column {names[j]!r}"
                 missing = cell.strip().lower() in MISSING
                 what = "a missing value" if missing else f"{cell.strip()!r}, which is not a number,"
                 alone = len(cells) == 1 and len(cell.replace(";", " ").split()) > 1
-                hint = " Columns must be separated by commas." if alone else ""
+                hint = SEPARATOR if alone else ""
                 raise InputError(f"{what} in {label}, line {lines.line_num}.{hint}")
 
 
-def _read_parquet(path: Path, key: str | None) -> tuple[Array, Names]:
+def _read_parquet(path: Path, key: str | None, columns: Columns) -> tuple[Array, Names]:
     try:
         import pandas as pd
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise ImportError(f"{path}: pandas and pyarrow read .parquet files: pip install 'sparker[io]'") from error
     frame = pd.read_parquet(path)
+    if columns is not None:
+        names = tuple(str(name) for name in frame.columns)
+        frame = frame.iloc[:, _chosen(columns, names, len(names))]
     for name, dtype in frame.dtypes.items():
         if not pd.api.types.is_numeric_dtype(dtype):
             raise InputError(f"column {str(name)!r} is not numeric, but of type {dtype}.")
@@ -252,7 +284,7 @@ def _read_parquet(path: Path, key: str | None) -> tuple[Array, Names]:
     return rows, tuple(str(name) for name in frame.columns)
 
 
-READERS: dict[str, Callable[[Path, str | None], tuple[Array, Names]]] = {
+READERS: dict[str, Callable[[Path, str | None, Columns], tuple[Array, Names]]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".csv": _read_csv,

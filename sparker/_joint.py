@@ -64,7 +64,6 @@ def learn(pool: Pool, candidates: Array, kept: npt.NDArray[np.bool_], width: flo
             kernels = np.empty((len(which), len(rows)))
             distances_by_products(rows, doubled, norms, kernels)
             kernels *= -0.5 / width**2
-            kernels[np.isnan(kernels)] = -np.inf  # squares beyond all numbers: out of reach
             np.exp(kernels, out=kernels)
             covariance += (kernels * pool.weight[part][start : start + size]) @ kernels.T
     covariance *= n_rows / pool.weight.sum()  # what is added has the same part in what toys learn from fewer rows

@@ -18,6 +18,12 @@ Array = npt.NDArray[Any]
 SCHEMA = 6
 ARRAYS = ("values", "converged", "failed", "seeds", "numbers")
 
+CURES = {  # what to do where an item differs
+    "rows": "The toys were drawn from other rows, or rows that were scaled otherwise: toys of a permutation serve one "
+    'pair of samples, those of calibration="split" any data beside one reference.',
+    "seed": "Pass the seed that was found as random_state to go on with these toys.",
+}
+
 MAX_FAILED, FEW = 0.05, 20  # share of the toys, or of as many where there are fewer
 
 
@@ -164,7 +170,8 @@ class NullDistribution:
         Parameters
         ----------
         *others : NullDistribution
-            Other toys, of other seeds or numbers.
+            Other toys: of other numbers, see ``calibrate(first=...)``, or of other seeds where the calibration is no
+            permutation, whose toys share what was learned from the pool with the seed.
 
         Returns
         -------
@@ -188,7 +195,7 @@ class NullDistribution:
             number, seed = (joined[name][:-1][again][0] for name in ("numbers", "seeds"))
             raise ValueError(
                 f"Toy {number} (seed {seed}) is in two of the null distributions, and {again.sum() - 1} more are: "
-                "jobs need other seeds, or other toys, calibrate(first=...)."
+                "jobs need other toys, calibrate(first=...)."
             )
         messages = [message for part in parts for message in _at_toys(part)]
         failures = tuple(message for message in (messages[i] for i in order) if message is not None)
@@ -242,7 +249,8 @@ class NullDistribution:
             if (found := self.origin.get(name, missing)) != (wanted := needed.get(name, missing))
         ]
         if differences:
-            raise ValueError(f"The null distribution does not fit {what}. {'; '.join(differences)}.")
+            cures = " ".join(cure for item, cure in CURES.items() if any(d.startswith(f"{item}:") for d in differences))
+            raise ValueError(f"The null distribution does not fit {what}. {'; '.join(differences)}. {cures}".rstrip())
 
     def check_failures(self) -> None:
         """Raise an error if more toys failed than a p-value can bear.

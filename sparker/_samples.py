@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 FLOATS = (np.float64, np.float32)
 COPIES = 5_000_000  # most entries of a pool whose rows are compared with each other
 SPREAD = 10.0  # ratio of the ranges of a column that no anomaly makes
+FEWEST_ALONE = 5  # repeated rows of the data alone that are no accident
 FEWEST_FOR_SPREAD, MOST_FOR_SPREAD = 20, 200  # rows from which these are known
 
 
@@ -213,32 +214,41 @@ def check_names(names: Any, rows: Any, what: str) -> None:
 def warn_if_copied(pool: Pool, n_reference: int) -> None:
     """Warn where rows are repeated within a sample, but hardly ever between the samples, or the other way round.
 
-    Independent rows of one law repeat between the samples as often as chance has it, for each repeated row with
-    probability 1 - (C(N_R, m) + C(N_D, m)) / C(N, m) at m copies. Rows that one sample repeats by itself are not
-    independent, and no relabelling of the pool looks like them; nor does it like data taken from the reference. The
-    bound is that of Chernoff, below 1e-4.
+    Of independent rows of one law, the m copies of a repeated row are all among the data with probability
+    C(N_D, m) / C(N, m), and in both samples with 1 - (C(N_R, m) + C(N_D, m)) / C(N, m). Rows that one sample repeats
+    by itself are not independent, and no relabelling of the pool looks like them; nor does it like data taken from the
+    reference.
     """
     if pool.n_rows * pool.n_features > COPIES:
         return
     _, place, copies = np.unique(pool.keys(), return_inverse=True, return_counts=True)
     in_data = np.bincount(place, np.arange(pool.n_rows) >= n_reference, len(copies))
     repeated = copies > 1
-    m, n, n_data = copies[repeated], pool.n_rows, pool.n_rows - n_reference
-    alone = sum(np.exp(_log_binomial(k, m) - _log_binomial(n, m)) for k in (n_reference, n_data))
-    expected, mixed = float(np.sum(1 - alone)), int(np.sum((in_data[repeated] > 0) & (in_data[repeated] < m)))
-    if expected == 0 or expected - mixed + (mixed * np.log(mixed / expected) if mixed else 0.0) <= -np.log(1e-4):
+    m, of_data, n = copies[repeated], in_data[repeated], pool.n_rows
+    in_one = [np.exp(_log_binomial(k, m) - _log_binomial(n, m)) for k in (n_reference, n - n_reference)]
+    mixed, expected = int(np.sum((of_data > 0) & (of_data < m))), float(np.sum(1 - sum(in_one)))
+    alone, expected_alone = int(np.sum(of_data == m)), float(np.sum(in_one[1]))
+    consequence = "rows that one sample repeats make p too small. Drop the copies."
+    if _is_no_chance(mixed, expected):
+        found = f"{mixed} of them in both samples, where {expected:.0f}"
+        if mixed > expected:
+            consequence = "data that were taken from the reference make p too large. Pass a reference without them."
+    elif alone >= FEWEST_ALONE and alone > expected_alone and _is_no_chance(alone, expected_alone):
+        found = f"{alone} of them in the data alone, where {expected_alone:.1g}"
+    else:
         return
-    consequence = (
-        "rows that one sample repeats make p too small. Drop the copies."
-        if mixed < expected
-        else "data that were taken from the reference make p too large. Pass a reference without them."
-    )
     warnings.warn(
-        f"{repeated.sum()} rows are there more than once, {mixed} of them in both samples, where {expected:.0f} "
-        f"would be if rows were independent: {consequence}",
+        f"{repeated.sum()} rows are there more than once, {found} would be if rows were independent: {consequence}",
         UserWarning,
         stacklevel=4,
     )
+
+
+def _is_no_chance(found: int, expected: float) -> bool:
+    """Whether a count is as far from what is expected as happens less often than 1e-4, by the bound of Chernoff."""
+    if expected <= 0:
+        return found > 0
+    return expected - found + (found * np.log(found / expected) if found else 0.0) > -np.log(1e-4)
 
 
 def _log_binomial(n: int, m: Array) -> Array:

@@ -1,5 +1,7 @@
 """Widths: the range that the data support, and the path through it."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import cdist
@@ -34,20 +36,49 @@ def width_range(pool: Pool, rng: np.random.Generator, first: Width | None, last:
     dimensions all distances are nearly equal and half the 1st percentile is still broad. An end that is not given
     gives way to one that is.
     """
+    _check_range(pool)
     distances = pair_distances(pool, rng)
-    with np.errstate(invalid="ignore"):  # distances that overflow are refused below, where they matter
-        low, median, high = np.quantile(distances, [0.01, 0.5, 0.99])
-        first, last = (
-            width[0] * float(np.percentile(distances, width[1])) if isinstance(width, tuple) else width
-            for width in (first, last)
-        )
+    low, median, high = np.quantile(distances, [0.01, 0.5, 0.99])
+    first, last = (
+        width[0] * float(np.percentile(distances, width[1])) if isinstance(width, tuple) else width
+        for width in (first, last)
+    )
     if first is not None and last is not None and first < last:
         raise ValueError(f"width_init is {first} and width_final {last}: the first must be the wider one.")
     widest = max(high, last or 0.0) if first is None else first
     narrowest = min(0.5 * low, 0.25 * median, widest) if last is None else last
-    if not (np.isfinite(widest) and np.isfinite(narrowest)):
-        raise ValueError("The distances between rows are too large for their dtype. Rescale the features.")
+    least, most = _bounds(pool.dtype)
+    if narrowest < least or widest > most:
+        raise ValueError(
+            f"Kernel widths from {narrowest:.3g} to {widest:.3g} leave the range of {pool.dtype}: needed are widths "
+            f"between {least:.2g} and {most:.2g}. Rescale the features."
+        )
     return widest, narrowest
+
+
+def _bounds(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Least and largest width whose powers stay in range: 1 / width^2 in the dtype, 1 / width^4 in float64."""
+    numbers, wide = np.finfo(dtype), np.finfo(np.float64)
+    least = max(float(np.sqrt(numbers.tiny / numbers.eps)), float(wide.tiny) ** 0.25)
+    return least, min(float(np.sqrt(numbers.max * numbers.eps)), float(wide.max) ** 0.25)
+
+
+def _check_range(pool: Pool) -> None:
+    """Refuse features whose squared distances overflow, or all underflow."""
+    low, high = (np.array([getattr(block, name)(axis=0) for block in pool.blocks]) for name in ("min", "max"))
+    low, high = low.min(axis=0).astype(np.float64), high.max(axis=0).astype(np.float64)
+    largest, range_ = float(np.maximum(-low, high).max()), float(np.max(high / 2 - low / 2))
+    least, limit = _bounds(pool.dtype)[0], float(np.sqrt(np.finfo(pool.dtype).max / pool.n_features)) / 4
+    if largest > limit:
+        raise ValueError(
+            f"Features as large as {largest:.3g} are too large for {pool.dtype}, in which squared distances must be "
+            f"finite: needed are numbers up to {limit:.3g}. Rescale the features, or drop outliers."
+        )
+    if 0 < range_ < least:
+        raise ValueError(
+            f"Features that differ by {2 * range_:.3g} at most are too near to each other for squared distances in "
+            f"{pool.dtype}. Rescale the features."
+        )
 
 
 def schedule(first: float, last: float, n_widths: int, n_steps: int, annealing: str) -> Widths:

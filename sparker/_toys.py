@@ -8,7 +8,7 @@ close to it, and false alarms multiply.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ FEWEST_LEFT = 5  # rows of the reference, on average, beside redrawn data
 MOST_DRAWN, MOST_UNBOUNDED = 0.5, 0.02  # times that a row may be among the data of a split toy
 UNBOUNDED = -0.25  # shape of a tail, less two errors: that of an exponential tail is 0
 FEWEST_OF_TAIL = 5  # rows from which a shape is known at all
+FAR, NEAR = 3.0, 20.0  # ratio of numbers of data rows, each with so many more, that no law of a count should have
 AGAIN = 0.01  # how often too few rows are accepted, and all are asked again
 
 
@@ -38,6 +39,11 @@ class Toys(Protocol):
 
     def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
         """One toy."""
+
+
+def count_rows(weight: Array) -> int:
+    """Number of rows with these weights: one of weight 2 that is two rows counts twice, one of weight 0 not at all."""
+    return round(float(np.sum(np.abs(unit_mean(weight[weight != 0])))))
 
 
 def pair_weights(pool: Pool, reference: Array, data: Array, expected: float | None) -> Weights:
@@ -126,7 +132,7 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
     """The toys of a calibration mode, or a ValueError that says why it does not fit the weights."""
     expected, weight = observed.expected, observed.raw_weight
     if callable(calibration):
-        return CallableToys(calibration, observed.pool.n_features, observed.pool.dtype, expected, observed.n_data)
+        return CallableToys.like(observed, calibration)
     if np.any(weight[observed.n_reference :] != 1):
         raise ValueError(
             f'calibration="{calibration}" draws data rows of weight 1, but sample_weight gives data rows other '
@@ -135,7 +141,7 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
     if calibration == "bootstrap":
         warnings.warn(
             'calibration="bootstrap" is conservative: a toy has repeated data rows, and what is left of the reference '
-            'lacks them. Where the weights allow it, "split" finds more.',
+            "lacks them." + ("" if weight.min() < 0 else ' Where the weights allow it, "split" finds more.'),
             UserWarning,
             stacklevel=5,
         )
@@ -389,15 +395,26 @@ def _without_nearest(pool: Pool, drawn: npt.NDArray[np.intp], taken: npt.NDArray
 
 @dataclass(frozen=True)
 class CallableToys:
-    """Pairs from the user: ``draw(rng)`` returns reference rows, data rows and, if it likes, reference weights."""
+    """Pairs from the user: ``draw(rng)`` returns reference rows, data rows and, if it likes, reference weights.
+
+    They have the sizes of the observed pair, since t depends on them; the number of data rows may vary where one is
+    expected, be its law wider than that of Poisson.
+    """
 
     function: Callable[..., Any]
     n_features: int
     dtype: np.dtype[Any]
     expected: float | None
+    n_reference: int
     n_data: int
     pool: Pool | None = None
     name: str = "callable"
+
+    @classmethod
+    def like(cls, observed: Observed, function: Callable[..., Any]) -> Self:
+        """Toys of the sizes of the observed pair, less the rows that it gives up."""
+        pool, used = observed.pool, observed.raw_weight[observed.weights.reference != 0]
+        return cls(function, pool.n_features, pool.dtype, observed.expected, count_rows(used), observed.n_data)
 
     def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
         """See `Toys`."""
@@ -415,17 +432,31 @@ class CallableToys:
                     f"calibration(rng) returned {name} rows of shape {rows.shape}; "
                     f"needed are finite numbers of shape (n, {self.n_features}) with n >= 1."
                 )
-        if self.expected is None and len(blocks[1]) != self.n_data:
-            raise ValueError(
-                f"calibration(rng) returned {len(blocks[1])} data rows; needed are {self.n_data}, as in the fit. "
-                "Where the number is not fixed, set expected_count."
-            )
         raw = np.ones(len(blocks[0])) if not rest else np.asarray(rest[0], dtype=np.float64)
         if raw.shape != (len(blocks[0]),) or not np.all(np.isfinite(raw)) or not 0 < raw.sum() < np.inf:
             raise ValueError(
                 f"calibration(rng) returned reference weights of shape {raw.shape}; needed are {len(blocks[0])} finite "
                 "numbers of sum > 0."
             )
+        self._check_sizes(count_rows(raw), len(blocks[1]))
         pool = Pool(blocks, np.concatenate([unit_mean(raw), np.ones(len(blocks[1]))]))
         is_data = np.arange(pool.n_rows) >= len(blocks[0])
         return pool, pair_weights(pool, np.where(is_data, 0.0, pool.signed_weight), is_data * 1.0, self.expected)
+
+    def _check_sizes(self, n_reference: int, n_data: int) -> None:
+        """Refuse toys that are not of the sizes of the observed pair."""
+        if n_reference != self.n_reference:
+            raise ValueError(
+                f"calibration(rng) returned {n_reference} reference rows; needed are {self.n_reference}, as many as "
+                "the fit has used."
+            )
+        if self.expected is None and n_data != self.n_data:
+            raise ValueError(
+                f"calibration(rng) returned {n_data} data rows; needed are {self.n_data}, as in the fit. "
+                "Where the number is not fixed, set expected_count."
+            )
+        if self.expected is not None and not 1 / FAR < (n_data + NEAR) / (self.expected + NEAR) < FAR:
+            raise ValueError(
+                f"calibration(rng) returned {n_data} data rows, and expected_count is {self.expected:g}: needed are "
+                "numbers about it."
+            )

@@ -42,7 +42,7 @@ class KernelSummary:
     expected_excess : float
         sum_R w (e^f - e^(f - f_i)): how many rows fewer the fitted model would expect without this kernel. Kernels that
         overlap each count what they have in common; where the reference has hardly a row, and where ``amplitude`` is at
-        ``max_amplitude``, it is too small.
+        ``max_amplitude``, it is too small, and ``excess`` is what to look at.
     nearest_rows : ndarray of shape (n_nearest,)
         Rows of the data sample nearest to the centre, nearest first, as indices into the array they were passed in.
     """
@@ -96,8 +96,8 @@ class KernelSignificance(KernelSummary):
         more than the best candidate did: where candidates are few, and none is near, p is too large.
     expected_excess_interval : tuple of float
         ``expected_excess`` minus and plus its standard deviation, from the counts of both samples, at the fitted
-        centres and width: about 68 % where these were known beforehand, less where they were fitted. nan unless
-        ``loss="np"``.
+        centres and width: about 68 % where these were known beforehand, less where they were fitted. nan where
+        ``amplitude`` is at ``max_amplitude``, since ``expected_excess`` is too small there, and unless ``loss="np"``.
     """
 
     local_pvalue: float

@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _test(options: argparse.Namespace) -> int:
     """Compare the samples in two files: ``sparker test``."""
     _check_before_work(options)
-    reference, data = read_pair(options.reference, options.data)
+    reference, data = read_pair(options.reference, options.data, options.columns)
     run = _run(options, reference, data, options.standardize)
     if options.json == "-":
         print(_report(run))
@@ -387,6 +387,14 @@ def _number(kind: Callable[[str], Any], allowed: Callable[[Any], bool], needed: 
     return parse
 
 
+def _names(text: str) -> list[str]:
+    """Type of an option: names with commas between them."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one or more names with commas between them")
+    return names
+
+
 COUNT = _number(int, lambda n: n >= 1, "a whole number of at least 1")
 SEED = _number(int, lambda n: 0 <= n < 2**32, "a whole number from 0 to 2**32 - 1")
 JOBS = _number(int, lambda n: n != 0, "a whole number other than 0")
@@ -429,6 +437,12 @@ def _add_test(commands: Any) -> None:
     add = command.add_argument
     add("reference", metavar="REFERENCE", help="file of the sample without anomalies")
     add("data", metavar="DATA", help="file of the sample to test, of the same columns")
+    add(
+        "--columns",
+        type=_names,
+        metavar="NAME,...",
+        help="compare these columns, by name or by number from 0, and leave out all others (default: all)",
+    )
     add("--n-kernels", type=COUNT, default=defaults["n_kernels"], metavar="N", help="kernels (%(default)s)")
     _add_common(command, defaults["n_toys"])
     add(

@@ -1,5 +1,6 @@
 """Pictures of a test, in the manner of scikit-learn's displays; matplotlib is imported only when something is drawn."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "mean": {"label": "mean of the sample", "color": "#009e73", "linestyle": "-."},
     "spread": {"label": "spread of the sample", "color": "#cc79a7", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
 }
+FEW_DECADES = 300.0  # ratio of the ends of an axis with room for three labels in each
 KERNEL_LABEL = "kernel, with its excess of rows"
 
 
@@ -411,7 +413,7 @@ class KernelsDisplay:
         reference: Any,
         data: Any,
         *,
-        features: Sequence[int] | None = None,
+        features: int | str | Sequence[int | str] | None = None,
         feature_names: Sequence[str] | None = None,
         sample_weight: Any = None,
         ax: Any = None,
@@ -425,9 +427,9 @@ class KernelsDisplay:
             Fitted test, or a Pipeline that ends in one, after linear steps that have an ``inverse_transform``.
         reference, data : array-like of shape (n_reference, n_features), (n_data, n_features)
             The samples of the fit, before any step of the Pipeline.
-        features : sequence of one or two ints, default=None
-            Columns to show. None: the only one, or the two in which the strongest kernel is furthest from the mean
-            of the reference, in standard deviations.
+        features : int, str, or sequence of one or two of them, default=None
+            Columns to show, by number from 0 or by name. None: the only one, or the two in which the strongest kernel
+            is furthest from the mean of the reference, in standard deviations.
         feature_names : sequence of str of length n_features, default=None
             Labels; None takes the names of the columns in the fit.
         sample_weight : array-like of shape (n_reference,), default=None
@@ -445,7 +447,8 @@ class KernelsDisplay:
         Raises
         ------
         ValueError
-            If `data` are not rows, or `features` or `feature_names` do not fit the columns.
+            If `data` are not rows, if `features` or `feature_names` do not fit the columns, or if the steps of the
+            Pipeline are not linear.
         """
         test = estimator[-1] if isinstance(estimator, Pipeline) else estimator
         kernels = test.kernel_table()
@@ -458,15 +461,9 @@ class KernelsDisplay:
         weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         if feature_names is None:
             feature_names = getattr(estimator, "feature_names_in_", [f"feature {j}" for j in range(X.shape[1])])
-        if features is None:
-            features = _telling_features(X, centers[0])
-        if len(features) not in (1, 2):
-            raise ValueError(f"features is {list(features)}: one or two columns can be shown.")
-        shown = list(features)
-        if not all(0 <= j < X.shape[1] for j in shown) or len(feature_names) != X.shape[1]:
-            raise ValueError(
-                f"features is {shown}, feature_names has {len(feature_names)}: there are {X.shape[1]} columns, from 0."
-            )
+        if len(feature_names) != X.shape[1]:
+            raise ValueError(f"feature_names has {len(feature_names)} names: there are {X.shape[1]} columns.")
+        shown = _telling_features(X, centers[0]) if features is None else _columns(features, list(feature_names))
         display = cls(
             reference=X[:, shown],
             data=D[:, shown],
@@ -596,10 +593,12 @@ class KernelsDisplay:
 
 
 def _label_decades(axis: Any) -> None:
-    """On a logarithmic axis, plain numbers at 1, 2 and 5 of each decade, and no others to run into them."""
+    """On a logarithmic axis, plain numbers at 1, 2 and 5 of each decade, or 1 of many, and no others between them."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
+    low, high = axis.get_view_interval()
+    subs = (1.0, 2.0, 5.0) if high < FEW_DECADES * low else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=7))
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -640,7 +639,32 @@ def _in_input_units(estimator: Any, centers: Array, radius: float) -> tuple[Arra
     back = estimator[:-1].inverse_transform
     zero = np.zeros((1, centers.shape[1]))
     axes = back(radius * np.eye(len(zero[0]))) - back(zero)  # a linear map takes the sphere to an ellipsoid
-    return back(centers), np.linalg.norm(axes, axis=0)
+    there = back(centers)
+    linear = back(zero) + centers @ axes / radius
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        and_back = estimator[:-1].transform(there)
+    if not (
+        np.allclose(there, linear, rtol=1e-3, atol=1e-3 * np.abs(axes).max())
+        and np.allclose(and_back, centers, rtol=1e-3, atol=1e-3 * radius)
+    ):
+        raise ValueError(
+            "The steps of the Pipeline are not linear, or have no inverse: a kernel is no ellipse in the units of X. "
+            "Pass the test, estimator[-1], and transformed samples."
+        )
+    return there, np.linalg.norm(axes, axis=0)
+
+
+def _columns(features: int | str | Sequence[int | str], names: Sequence[str]) -> list[int]:
+    """Numbers of one or two columns, given by number or name."""
+    given = [features] if isinstance(features, str | int | np.integer) else list(features)
+    known = [*range(len(names)), *names]
+    unknown = [feature for feature in given if feature not in known]
+    if unknown or len(given) not in (1, 2):
+        raise ValueError(
+            f"features is {given}: needed are one or two columns, by number from 0 to {len(names) - 1} or by name."
+        )
+    return [known.index(feature) % len(names) for feature in given]
 
 
 def _telling_features(reference: Array, center: Array) -> list[int]:

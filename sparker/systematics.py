@@ -70,9 +70,10 @@ def systematic_p_value(
         Fitted. Weights need ``calibration="split"``, whose toys they vary.
     variations : dict or sequence of weights and callables
         What the data may follow. Weights: for every reference row the density of the varied reference over that of the
-        nominal one, times any constant; >= 0. A callable ``draw(rng)`` returns ``(reference, data)`` or ``(reference,
-        data, reference_weight)``, a nominal reference and varied data. Weights of 1 are the nominal reference itself,
-        which counts only if it is given.
+        nominal one, times any constant; >= 0; the reference itself must have rows of equal weight. A callable
+        ``draw(rng)`` returns ``(reference, data)`` or ``(reference, data, reference_weight)``, a nominal reference and
+        varied data, of the sizes of the fit. Weights of 1 are the nominal reference itself, which counts only if it is
+        given.
     combine : {"worst", "average"}, default="worst"
         "worst": the largest p-value, valid whichever variation is true, if it is among those given. "average": the
         p-value among all toys together, valid if the truth is drawn from the variations, each as likely as the others.
@@ -207,9 +208,7 @@ def _toys_of(fitted: Fitted, variations: Mapping[str, Variation]) -> list[Toys]:
 
     def make(name: str, variation: Variation) -> Toys:
         if callable(variation):
-            return CallableToys(
-                variation, observed.pool.n_features, observed.pool.dtype, observed.expected, observed.n_data
-            )
+            return CallableToys.like(observed, variation)
         if not varied:  # the toys of the test itself
             return SplitToys(observed.reference_pool(), observed.n_data, observed.expected)
         return AcceptedToys(observed.reference_pool(), observed.n_data, observed.expected, weights[name], n_reference)
@@ -221,15 +220,17 @@ def _checked(fitted: Fitted, name: str, variation: Variation) -> Array:
     """The weights of a variation."""
     observed = fitted.observed
     if fitted.calibration != "split" or np.ptp(observed.raw_weight) > 0:
+        found = "weights that differ" if fitted.calibration == "split" else f"calibration={fitted.calibration!r}"
         raise ValueError(
-            f'Weights, as those of {name!r}, vary the toys of calibration="split" and rows of equal weight. Fit with '
-            "these, or pass callables."
+            f'Weights, as those of {name!r}, vary the toys of calibration="split" and rows of equal weight; the test '
+            f"has {found}. Pass callables that draw the varied pair, or fit with what is needed."
         )
     weight, n = np.asarray(variation, dtype=np.float64), observed.n_reference
     if weight.shape != (n,) or not np.all(np.isfinite(weight)) or weight.min() < 0 or not weight.any():
+        least = f", the least of them {weight.min():.3g}" if weight.size else ""
         raise ValueError(
-            f"The variation {name!r} has weights of shape {weight.shape}: needed are {n} finite numbers >= 0, not all "
-            "of them 0."
+            f"The variation {name!r} has weights of shape {weight.shape}{least}: needed are {n} finite numbers >= 0, "
+            "not all of them 0."
         )
     return weight
 

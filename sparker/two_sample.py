@@ -93,7 +93,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         N_R >= 2 N_D. With event weights > 0 rows become data in proportion to them; needs N_D max(w) / sum(w) <= 1/2,
         1/50 where weights seem to have no upper bound. "bootstrap": data redrawn from the reference with replacement,
         beside the rows that were not drawn; for negative or unbounded weights and small references; conservative. A
-        callable ``draw(rng)`` returns ``(reference, data)`` or ``(reference, data, reference_weight)``.
+        callable ``draw(rng)`` returns ``(reference, data)`` or ``(reference, data, reference_weight)``, of the sizes of
+        the fit; with `expected_count` the number of data rows is its own.
     n_toys : int, default=500
         Number of toys; the smallest possible p-value is 1 / (n_toys + 1).
     aggregation : {"power-mean", "min-mean", "min", "product", "mean"}, default="power-mean"
@@ -282,8 +283,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         fewest = self.n_candidates or _starts.FEWEST
         if self.start == "score" and self.n_kernels > fewest:
             raise ValueError(
-                f"n_kernels is {self.n_kernels}, but kernels start on {fewest} candidates: lower n_kernels, raise "
-                'n_candidates, or pass start="random".'
+                f"n_kernels is {self.n_kernels}, but there may be as few as {fewest} candidates to start on: lower "
+                'n_kernels, set n_candidates, or pass start="random".'
             )
         for name in ("width_init", "width_final"):
             _check_width(name, getattr(self, name))
@@ -493,7 +494,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         return _where.counted(of_toys**2, observed.values[0] ** 2)
 
     def _excess_deviation(self) -> Array:
-        """Standard deviation of the expected excess of each kernel; nan where the loss is not that of L."""
+        """Standard deviation of the expected excess of each kernel; nan at a bound, and where the loss is not L."""
         fitted, statistic = self._fitted, self._fitted.statistic
         assert isinstance(statistic, SparKerStatistic)
         if statistic.loss != "np":
@@ -504,9 +505,10 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
             for X in (samples.reference, samples.data)
         )
         shape_only = fitted.observed.expected is None
-        return _where.excess_deviation(
+        deviation = _where.excess_deviation(
             of_reference, of_data, self.amplitudes_, fitted.observed.weights, statistic.alpha, shape_only
         )
+        return np.where(np.abs(self.amplitudes_) < statistic.max_amplitude, deviation, np.nan)
 
     def _log_density_ratio(self, X: Array) -> Array:
         return np.concatenate([self._contributions(block).sum(axis=1) for block in _blocks(X)])

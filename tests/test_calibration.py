@@ -108,7 +108,7 @@ class TestSimulate:
         def draw(rng):
             return rng.normal(size=(50, 2)), rng.normal(size=(20, 2))
 
-        null = simulate(Learning(), CallableToys(draw, 2, np.dtype(float), None, 20), None, 5, 200)
+        null = simulate(Learning(), CallableToys(draw, 2, np.dtype(float), None, 50, 20), None, 5, 200)
         first = np.array([generator(5, i).normal() for i in range(200)])
         assert_array_equal(null.failed, first > 1.9)
         assert 0 < null.failed.sum() < 10
@@ -316,7 +316,7 @@ class TestPValue:
 
     @staticmethod
     def draw_pair(rng):
-        return rng.normal(size=(60, 2)), rng.normal(size=(40, 2)), rng.uniform(1, 2, 60)
+        return rng.normal(size=(180, 2)), rng.normal(size=(40, 2)), rng.uniform(1, 2, 180)  # one of weight 2 is two
 
 
 class TestWhenToysAreDrawn:
@@ -516,9 +516,9 @@ class TestModes:
         seen = []
 
         def draw(rng):
-            pair = rng.normal(size=(50, 2)), rng.normal(size=(40, 2))
+            pair = rng.normal(size=(120, 2)), rng.normal(size=(40, 2))
             seen.append(pair[0][0, 0])
-            return (*pair, np.full(50, 2.0)) if weighted else pair
+            return (*pair, np.full(120, 2.0)) if weighted else pair
 
         test = fit(samples, quick, calibration=draw)
         assert not seen
@@ -529,8 +529,8 @@ class TestModes:
 
     def test_weight_common_to_all_rows_of_a_callable_toy_is_no_matter(self, samples, quick):
         def draw(rng, weight=None):
-            pair = rng.normal(size=(50, 2)), rng.normal(size=(40, 2))
-            return pair if weight is None else (*pair, np.full(50, weight))
+            pair = rng.normal(size=(120, 2)), rng.normal(size=(40, 2))
+            return pair if weight is None else (*pair, np.full(120, weight))
 
         nulls = [fit(samples, quick, calibration=c) for c in (draw, lambda rng: draw(rng, 3.0))]
         assert_allclose(*(test.calibrate().values for test in nulls), rtol=1e-6, atol=1e-6)
@@ -542,6 +542,19 @@ class TestModes:
         with pytest.raises(ValueError, match="returned 39 data rows; needed are 40"):
             fit(samples, quick, calibration=draw).p_value()
         assert fit(samples, quick, calibration=draw, expected_count=40.0).p_value() <= 1
+
+    @pytest.mark.parametrize("n", [119, 121])
+    def test_callable_of_another_number_of_reference_rows_is_named(self, samples, quick, n):
+        """With fewer of them t is larger, with more it is smaller: p would say which."""
+        test = fit(samples, quick, calibration=lambda rng: (rng.normal(size=(n, 2)), rng.normal(size=(40, 2))))
+        with pytest.raises(ValueError, match=f"returned {n} reference rows; needed are 120, as many as the fit"):
+            test.p_value()
+
+    @pytest.mark.parametrize("n", [40, 2000])
+    def test_callable_whose_counts_are_none_of_the_expected_is_named(self, samples, quick, n):
+        draw, expected = lambda rng: (rng.normal(size=(120, 2)), rng.normal(size=(n, 2))), 400.0
+        with pytest.raises(ValueError, match=f"returned {n} data rows, and expected_count is 400: needed are"):
+            fit(samples, quick, calibration=draw, expected_count=expected).p_value()
 
     def test_callable_that_returns_other_columns_is_named(self, samples, quick):
         test = fit(samples, quick, calibration=lambda rng: (np.zeros((5, 3)), np.zeros((5, 3))))

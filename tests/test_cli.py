@@ -113,6 +113,15 @@ def test_every_format_gives_the_same_numbers(files, report):
     assert report("r.csv", "reversed.csv")["statistic"] == first["statistic"]
 
 
+def test_some_columns_alone(files, report):
+    for name in "rd":
+        rows = np.load(f"{name}.npy")
+        frame = pd.DataFrame({"time": "noon", NAMES[0]: rows[:, 0], NAMES[1]: rows[:, 1]})
+        frame.to_csv(f"more_{name}.csv", index=False)
+    want, found = report(*files), report("more_r.csv", "more_d.csv", "--columns", "mass, charge")
+    assert (found["feature_names"], found["statistic"]) == (NAMES, want["statistic"])
+
+
 def test_toys_are_kept_in_a_bank(files, report, error, monkeypatch):
     first = report(*files, "--bank", "bank.npz")
     assert first == report(*files)
@@ -310,6 +319,7 @@ def test_plot_is_in_the_units_of_the_files(files, capsys, monkeypatch):
         (["--fail-below", "5"], "argument --fail-below: '5' is not a number above 0 and up to 1"),
         (["--calibration", "x"], "argument --calibration: invalid choice: 'x'"),
         (["--json"], "argument --json: expected one argument"),
+        (["--columns", "x,,y"], "argument --columns: 'x,,y' is not one or more names with commas between them"),
         (["--colour"], "unrecognized arguments: --colour"),
         (
             ["--fail-below", "0.1", "--n-toys", "9"],

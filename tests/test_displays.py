@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sparker import PowerCurve, SparKerTest, _aggregation
 from sparker.displays import (
@@ -272,7 +272,25 @@ def test_the_reference_is_scaled_to_the_count_of_the_fit(quick, samples):
     assert_allclose(KernelsDisplay.from_estimator(test, *samples).reference_weight.sum(), 50)
 
 
-@pytest.mark.parametrize("wrong", [{"features": [5]}, {"features": [-1]}, {"feature_names": ["x"]}])
-def test_columns_that_are_not_there_are_named(fitted, samples, wrong):
-    with pytest.raises(ValueError, match="there are 2 columns, from 0"):
-        KernelsDisplay.from_estimator(fitted, *samples, **wrong)
+@pytest.mark.parametrize("features", [[5], [-1], "z", ["x", "z"], [], [0, 1, 0]])
+def test_columns_that_are_not_there_are_named(fitted, samples, features):
+    with pytest.raises(ValueError, match="needed are one or two columns, by number from 0 to 1 or by name"):
+        KernelsDisplay.from_estimator(fitted, *samples, features=features, feature_names=["x", "y"])
+    with pytest.raises(ValueError, match="feature_names has 1 names: there are 2 columns"):
+        KernelsDisplay.from_estimator(fitted, *samples, feature_names=["x"])
+
+
+@pytest.mark.parametrize(("features", "want"), [("y", [1]), (1, [1]), (["y", 0], [1, 0]), (np.array([1, 0]), [1, 0])])
+def test_columns_are_known_by_number_and_by_name(fitted, samples, features, want):
+    display = KernelsDisplay.from_estimator(fitted, *samples, features=features, feature_names=["x", "y"])
+    assert display.feature_names == [["x", "y"][j] for j in want]
+    assert_array_equal(display.data, samples[1][:, want])
+
+
+@pytest.mark.parametrize("inverse", [np.exp, None], ids=["curved", "none"])
+def test_steps_that_are_not_linear_are_refused(rng, quick, inverse):
+    reference, data = (np.exp(rng.normal(size=(n, 2))) for n in (120, 40))
+    X, y = np.concatenate([reference, data]), np.repeat([0, 1], [120, 40])
+    model = make_pipeline(FunctionTransformer(np.log, inverse), SparKerTest(**quick)).fit(X, y)
+    with pytest.raises(ValueError, match="The steps of the Pipeline are not linear, or have no inverse"):
+        KernelsDisplay.from_estimator(model, reference, data)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from sparker._io import READERS, InputError, read_pair, read_table
+from sparker._io import READERS, SEPARATOR, InputError, read_pair, read_table
 
 NAMES = ("pt", "eta")
 
@@ -111,10 +111,8 @@ def test_csv_header(folder, text, names):
         ("pt,eta\n1,2\n", "has 1 row, needed are at least 2."),
         ("pt,eta\n1,2\n3,muon\n", "'muon', which is not a number, in column 'eta', line 3."),
         ("1,2\nmuon,4\n", "'muon', which is not a number, in column 0, line 2."),
-        (
-            "pt;eta\n1;2\n3;4\n",
-            "'1;2', which is not a number, in column 'pt;eta', line 2. Columns must be separated by commas.",
-        ),
+        ("pt;eta\n1;2\n3;4\n", f"'1;2', which is not a number, in column 'pt;eta', line 2.{SEPARATOR}"),
+        ("pt;eta\n1,5;2,5\n3,1;4,0\n", f"line 2 has 3 values, needed are 1.{SEPARATOR}"),
         ("pt,eta\n1,2\n3,\n", "a missing value in column 'eta', line 3."),
         ("NA,2\n3,4\n", "a missing value in column 0, line 1."),
         ("pt,eta\n1,2\nnan,4\n", "a missing value (NaN) in column 'pt', row 1 (counted from 0)."),
@@ -197,6 +195,46 @@ def test_parquet_refusals(folder):
     assert refusal("x.parquet").startswith("column 'kind' is not numeric, but of type ")
     pd.DataFrame({"pt": pd.array([1, None], dtype="Int64")}).to_parquet("x.parquet")
     assert refusal("x.parquet") == "a missing value (NaN) in column 'pt', row 1 (counted from 0)."
+
+
+def test_some_columns_of_every_format(folder, rows):
+    frame = pd.DataFrame({"time": "noon", "pt": rows[:, 0], "kind": ["mu", ""] * 3 + ["e"], "eta": rows[:, 1]})
+    frame.to_csv("x.csv", index=False)
+    frame.to_parquet("x.parquet")
+    np.save("x.npy", np.column_stack([np.full(7, np.nan), rows[:, 0], np.full(7, np.inf), rows[:, 1]]))
+    np.savez("x.npz", rows=np.load("x.npy"))
+    np.savetxt("bare.csv", np.load("x.npy"), delimiter=",")
+    for source in ("x.csv", "x.parquet", "x.npy", "x.npz", "bare.csv"):
+        named = source in ("x.csv", "x.parquet")
+        for columns in (["3", "1"], *([["eta", "pt"], ["eta", "1"]] if named else [])):
+            table = read_table(source, columns)
+            assert_array_equal(table.rows, rows[:, ::-1], strict=True)
+            assert table.names == (("eta", "pt") if named else None)
+            assert table.rows.flags.c_contiguous
+    assert_array_equal(read_pair("x.csv", "x.npy", ["1", "3"])[1].rows, rows, strict=True)
+    np.save("one.npy", rows[:, 0])
+    assert_array_equal(read_table("one.npy", ["0"]).rows, rows[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["phi"], "has no column 'phi'; it has pt, eta, kind."),
+        (["3"], "has no column '3'; it has pt, eta, kind."),
+        (["-1"], "has no column '-1'; it has pt, eta, kind."),
+        (["pt", "pt"], "column 'pt' is asked for twice."),
+        (["pt", "0"], "column 'pt' is asked for twice."),
+        (["pt", "kind"], "'mu', which is not a number, in column 'kind', line 2."),
+    ],
+)
+def test_columns_that_cannot_be_read(folder, columns, message):
+    write_csv("pt,eta,kind\n1,2,mu\n3,4,e\n")
+    with pytest.raises(InputError) as error:
+        read_table("x.csv", columns)
+    assert str(error.value) == f"x.csv: {message}"
+    np.save("x.npy", np.zeros((3, 2)))
+    with pytest.raises(InputError, match=r"has no column 'pt'; it has 2 columns without names, counted from 0"):
+        read_table("x.npy", ["pt"])
 
 
 @pytest.mark.parametrize("package", ["pandas", "pyarrow"])

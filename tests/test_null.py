@@ -220,7 +220,7 @@ class TestExtend:
 
 
 def draw_pair(rng):
-    return rng.normal(size=(60, 2)), rng.normal(size=(40, 2))
+    return rng.normal(size=(120, 2)), rng.normal(size=(40, 2))
 
 
 class TestFit:

@@ -310,6 +310,17 @@ class TestCopies:
             ):
                 SparKerTest(**quick).fit(reference, data)
 
+    @pytest.mark.parametrize("n_reference", [1000, 500, 100])
+    @pytest.mark.parametrize("n_copies", [5, 20, 50])
+    def test_copies_in_the_data_alone_are_warned_of_beside_any_reference(self, rng, quick, n_reference, n_copies):
+        reference, data = (rng.normal(size=(n, 2)) for n in (n_reference, 120))
+        data[:n_copies] = data[-n_copies:]
+        if (n_reference, n_copies) == (100, 5):  # one in four or so would be in the data alone
+            SparKerTest(**quick).fit(reference, data)
+            return
+        with pytest.warns(UserWarning, match=f"{n_copies} rows are there more than once, .* make p too small"):
+            SparKerTest(**quick).fit(reference, data)
+
     @pytest.mark.parametrize("kind", ["common", "ties", "none", "few"])
     def test_others_are_not(self, rng, quick, kind):
         rows = rng.normal(size=(180, 2))
@@ -324,11 +335,11 @@ class TestCopies:
     def test_chance_is_that_of_random_labels(self, rng):
         rows = rng.normal(size=(90, 1))[rng.integers(90, size=120)]
         n_warnings = 0
-        for _ in range(300):
+        for n_reference in [60, 100, 20] * 100:
             pool = Pool([rows[rng.permutation(120)]])
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                warn_if_copied(pool, 60)
+                warn_if_copied(pool, n_reference)
             n_warnings += len(caught)
         assert n_warnings == 0
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from sparker._pool import Pool
 from sparker._schedule import distinct_places, schedule, width_range
@@ -84,6 +84,30 @@ def test_number_of_places_goes_from_one_to_the_number_of_rows(rng):
 
 
 @pytest.mark.parametrize("d", [1, 2, 6])
-def test_distances_that_overflow_are_an_error(rng, d):
-    with pytest.raises(ValueError, match="too large for their dtype. Rescale"):
-        find_range(1e200 * rng.normal(size=(50, d)), 0)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+class TestRangeOfNumbers:
+    def test_squares_that_overflow_are_an_error(self, rng, d, dtype):
+        scale = np.sqrt(float(np.finfo(dtype).max))
+        for n_rows in (50, 1):  # one row is enough
+            X = rng.normal(size=(50, d))
+            X[:n_rows] *= scale
+            with pytest.raises(ValueError, match=f"too large for {np.dtype(dtype)}.*Rescale the features"):
+                find_range(X.astype(dtype), 0)
+
+    def test_squares_that_underflow_are_an_error(self, rng, d, dtype):
+        X = rng.normal(size=(50, d))
+        scale = np.sqrt(float(np.finfo(dtype).tiny)) / 1e10
+        with pytest.raises(ValueError, match=f"too near to each other for squared distances in {np.dtype(dtype)}"):
+            find_range((X * scale).astype(dtype), 0)
+
+    def test_widths_that_overflow_are_an_error(self, rng, d, dtype):
+        X = rng.normal(size=(50, d)).astype(dtype)
+        for first, last in ((1.0, 1e-80), (1e80, 1.0)):
+            with pytest.raises(ValueError, match="leave the range of"):
+                width_range(Pool([X]), np.random.default_rng(0), first, last)
+
+    def test_what_passes_gives_the_same_in_other_units(self, rng, d, dtype):
+        X = rng.normal(size=(50, d)).astype(dtype)
+        for power in (-40, 40):
+            want = np.ldexp(find_range(X, 0), power)
+            assert_array_equal(find_range(np.ldexp(X, power), 0), want)

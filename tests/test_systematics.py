@@ -115,8 +115,8 @@ class TestPValue:
     @pytest.mark.parametrize(
         ("weight", "message"),
         [
-            (np.ones(5), r"'odd' has weights of shape \(5,\): needed are 120 finite"),
-            (np.full(120, -1.0), "needed are 120 finite numbers >= 0"),
+            (np.ones(5), r"'odd' has weights of shape \(5,\), the least of them 1: needed are 120 finite"),
+            (np.linspace(-1.0, 5, 120), "the least of them -1: needed are 120 finite numbers >= 0"),
             (np.full(120, np.nan), "needed are 120 finite numbers >= 0"),
             (np.zeros(120), "not all of them 0"),
             (np.append(5.0, np.ones(119)), "'odd' does not fit.*largest weight is 4.84 times the mean"),

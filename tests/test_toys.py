@@ -378,12 +378,13 @@ class TestBootstrap:
 
 
 class TestCallable:
-    def make(self, function, expected=None, dtype=np.float64):
-        return _toys.make_toys(observe(make_pool(dtype=dtype), calibration=function, expected=expected), function)
+    def make(self, function, n_reference, expected=None, dtype=np.float64):
+        pool = make_pool(n_reference, dtype=dtype)
+        return _toys.make_toys(observe(pool, n_reference, calibration=function, expected=expected), function)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_pair_becomes_a_pool_and_its_weights(self, dtype):
-        toys = self.make(lambda rng: (rng.normal(size=(8, 2)), rng.normal(size=(20, 2))), dtype=dtype)
+        toys = self.make(lambda rng: (rng.normal(size=(8, 2)), rng.normal(size=(20, 2))), 8, dtype=dtype)
         pool, weights = toys.draw(np.random.default_rng(0))
         again = np.random.default_rng(0)
         assert_array_equal(pool.blocks[0], again.normal(size=(8, 2)).astype(dtype))
@@ -394,14 +395,25 @@ class TestCallable:
 
     def test_third_item_weights_the_reference(self):
         raw = np.array([1.0, 2.0, 5.0])
-        toys = self.make(lambda rng: (np.zeros((3, 2)), np.ones((4, 2)), raw), expected=16.0)
+        toys = self.make(lambda rng: (np.zeros((3, 2)), np.ones((4, 2)), raw), 8, expected=16.0)
         _, weights = toys.draw(np.random.default_rng(0))
         assert_allclose(weights.reference, [2, 4, 10, 0, 0, 0, 0], rtol=1e-12)
 
     def test_its_weights_may_be_negative(self):
         raw = np.array([1.0, -2.0, 5.0])
-        toys = self.make(lambda rng: (np.zeros((3, 2)), np.ones((4, 2)), raw), expected=16.0)
+        toys = self.make(lambda rng: (np.zeros((3, 2)), np.ones((4, 2)), raw), 8, expected=16.0)
         assert_allclose(toys.draw(np.random.default_rng(0))[1].reference, [4, -8, 20, 0, 0, 0, 0], rtol=1e-12)
+
+    @pytest.mark.parametrize(("raw", "n_rows"), [([0.5] * 3, 3), ([0.5, 0.0, 2.5], 2), ([2, 1, 0], 3), ([2, -1], 3)])
+    def test_rows_of_weight_2_count_twice_where_weights_are_counts(self, raw, n_rows):
+        raw = np.array(raw, dtype=float)
+        for n_reference in (n_rows, n_rows + 1):
+            toys = self.make(lambda rng: (np.zeros((len(raw), 2)), np.ones((20, 2)), raw), n_reference)
+            if n_reference == n_rows:
+                toys.draw(np.random.default_rng(0))
+                continue
+            with pytest.raises(ValueError, match=f"returned {n_rows} reference rows; needed are {n_reference},"):
+                toys.draw(np.random.default_rng(0))
 
     @pytest.mark.parametrize(
         ("pair", "message"),
@@ -419,4 +431,4 @@ class TestCallable:
     )
     def test_what_does_not_fit_is_refused_by_name(self, pair, message):
         with pytest.raises(ValueError, match=message):
-            self.make(lambda rng: pair).draw(np.random.default_rng(0))
+            self.make(lambda rng: pair, 3).draw(np.random.default_rng(0))

@@ -173,8 +173,14 @@ class TestKernelSignificance:
             assert kernel.local_pvalue == p
             assert 1 / 40 <= kernel.corrected_pvalue <= 1
             low, high = kernel.expected_excess_interval
+            if abs(kernel.amplitude) == test.max_amplitude:
+                assert np.isnan([low, high]).all()
+                continue
             assert_allclose((low + high) / 2, kernel.expected_excess, rtol=1e-12)
             assert high > low
+        at_bound = [abs(kernel.amplitude) == test.max_amplitude for kernel in found]
+        assert any(at_bound)
+        assert not all(at_bound)
 
     def test_finds_what_was_planted(self):
         rng = np.random.default_rng(0)
