@@ -183,7 +183,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
         ----------
         path : str or path-like, default=None
             File to which finished toys are written while others are simulated. A calibration that is killed goes on
-            from there when it is called again, with the numbers of one that was not killed. Once it is done the file
+            from there when it is called again, with the numbers of one that was not killed: after a fit with the same
+            seed, so that `random_state` has to be given. Once it is done the file
             holds the null distribution: ``NullDistribution.load(path)``.
         first : int, default=None
             Number of the first toy. Jobs that share a calibration each take `n_toys` toys from another number on, and
