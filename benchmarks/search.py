@@ -1,7 +1,7 @@
 """Median significance of a search in one dimension, against the best that is possible (table 1 of SparKer-NPLM).
 
 Run: python benchmarks/search.py [--rows 10000] [--references 5] [--null 3000] [--signal 200] [--jobs 2]
-                                 [--backend auto]
+                                 [--backend auto] [--entries]
 
 Null and signal data come from the generator and meet one reference of `rows` rows; Z is that of the aggregate among the
 null data, one-sided: counted where at least 10 null data reach it, beyond that from an exponential tail fitted to the
@@ -9,7 +9,8 @@ upper 100 aggregates, and marked. Counted p of rivals and of the papers' setting
 of those of the defaults. Z_id is that of the true likelihood ratio, from its exact law with a Poisson total.
 Means over references of the median over signal data, with standard errors; z_permutation is the median Z of the
 package's own test with 499 permutation toys, for 20 signal data. Resumable: entries are kept in benchmarks/runs; writes
-benchmarks/tables/search.csv.
+benchmarks/tables/search.csv. ``--entries``, of the defaults: Z over Z_id, or 0 below, of entries alone, of each kind of
+them, and of all others, to benchmarks/tables/search_entries.csv.
 """
 
 import argparse
@@ -90,6 +91,40 @@ def log_p(null: np.ndarray, row: np.ndarray, rule: Rule) -> float:
     return float(np.log(UPPER / len(toys)) - (observed - upper[0]) / np.mean(upper[1:] - upper[0]))
 
 
+def medians(
+    system: str, rule: Rule, signal: str, args: argparse.Namespace, columns: Any = slice(None)
+) -> tuple[list[float], bool]:
+    """Median Z beside each reference, by all entries or some, and whether a fitted tail was needed."""
+    found, beyond = [], False
+    for seed in range(300, 300 + args.references):
+        null = entries(system, seed, None, args.null, args)[:, columns]
+        rows = entries(system, seed, signal, args.signal, args)[:, columns]
+        median = np.median([log_p(null, row, rule) for row in rows])
+        found.append(float(-ndtri_exp(median)))
+        beyond |= bool(median < np.log(COUNTED / args.null))
+    return found, beyond
+
+
+def of_entries(args: argparse.Namespace, ideal: dict[str, float]) -> None:
+    """Z over Z_id of parts of the statistic of the defaults."""
+    statistic = make("sparker", args.backend)._make_statistic()
+    kinds, weights = np.array(statistic._kinds()), statistic.entry_weights
+    parts = {"all": kinds != ""}
+    for kind in dict.fromkeys(statistic._kinds()):
+        parts |= {kind: kinds == kind, f"without {kind}": kinds != kind}
+        of_kind = np.flatnonzero(kinds == kind)
+        if len(of_kind) > 1:
+            parts |= {f"{kind} at width {k + 1}": np.arange(len(kinds)) == i for k, i in enumerate(of_kind)}
+    table = Table(TABLES / "search_entries.csv", ["rows", "n_null", "n_signal", "references", "entries"])
+    for name, part in parts.items():
+        key = {"rows": args.rows, "n_null": args.null, "n_signal": args.signal, "references": args.references}
+        if not table.has(**key, entries=name):
+            rule = Rule("power-mean", weights[part] / weights[part].sum())
+            z = {signal: np.mean(medians("sparker", rule, signal, args, part)[0]) for signal in EXPONENTIAL_SIGNALS}
+            ratios = {signal: round(max(float(z[signal]), 0.0) / ideal[signal], 3) for signal in z}
+            table.add({**key, "entries": name, **ratios})
+
+
 def by_permutation(system: str, backend: str, n_rows: int, reference_seed: int, signal: str, toy: int) -> float:
     """Z of the package's own test."""
     reference, data = draw(n_rows, reference_seed, signal, toy)
@@ -129,9 +164,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--backend", default="auto", help="of sparker")
     parser.add_argument("--systems", nargs="*", default=["sparker"], choices=list(SYSTEMS))
+    parser.add_argument("--entries", action="store_true", help="of the defaults, one by one")
     args = parser.parse_args()
     table = Table(TABLES / "search.csv", ["system", "rows", "signal", "n_null", "n_signal", "references"])
     ideal = {signal: ideal_z(signal) for signal in EXPONENTIAL_SIGNALS}
+    if args.entries:
+        of_entries(args, ideal)
+        return
     for system in args.systems:
         test = make(system, args.backend)
         name = f"{test.aggregation}, tails"
@@ -141,24 +180,19 @@ def main() -> None:
             key |= {"n_signal": args.signal, "references": args.references}
             if table.has(**key):
                 continue
-            medians, beyond = [], False
-            for seed in range(300, 300 + args.references):
-                null = entries(system, seed, None, args.null, args)
-                found = [log_p(null, row, rule) for row in entries(system, seed, signal, args.signal, args)]
-                medians.append(float(-ndtri_exp(np.median(found))))
-                beyond |= np.median(found) < np.log(COUNTED / args.null)
+            of_references, beyond = medians(system, rule, signal, args)
             permuted = Parallel(args.jobs)(
                 delayed(by_permutation)(system, args.backend, args.rows, 300, signal, i) for i in range(args.permuted)
             )
-            z = float(np.mean(medians))
+            z = float(np.mean(of_references))
             table.add(
                 {
                     **key,
                     "z": round(z, 3),
-                    "error": round(standard_error(medians), 3),
+                    "error": round(standard_error(of_references), 3),
                     "z_ideal": round(ideal[signal], 3),
                     "ratio": round(z / ideal[signal], 3),
-                    "fitted": bool(beyond),
+                    "fitted": beyond,
                     "z_permutation": round(float(np.median(permuted)), 2) if permuted else "",
                 }
             )

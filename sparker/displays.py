@@ -638,16 +638,14 @@ def _in_input_units(estimator: Any, centers: Array, radius: float) -> tuple[Arra
         return centers, np.full(centers.shape[1], radius)
     back = estimator[:-1].inverse_transform
     zero = np.zeros((1, centers.shape[1]))
-    axes = back(radius * np.eye(len(zero[0]))) - back(zero)  # a linear map takes the sphere to an ellipsoid
-    there = back(centers)
-    linear = back(zero) + centers @ axes / radius
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.filterwarnings("ignore", "X does not have valid feature names")
+        axes = back(radius * np.eye(len(zero[0]))) - back(zero)  # a linear map takes the sphere to an ellipsoid
+        there, linear = back(centers), back(zero) + centers @ axes / radius
         and_back = estimator[:-1].transform(there)
-    if not (
-        np.allclose(there, linear, rtol=1e-3, atol=1e-3 * np.abs(axes).max())
-        and np.allclose(and_back, centers, rtol=1e-3, atol=1e-3 * radius)
-    ):
+        is_linear = np.allclose(there, linear, rtol=1e-3, atol=1e-3 * np.abs(axes).max())
+        is_inverse = np.allclose(and_back, centers, rtol=1e-3, atol=1e-3 * radius)
+    if not (is_linear and is_inverse):
         raise ValueError(
             "The steps of the Pipeline are not linear, or have no inverse: a kernel is no ellipse in the units of X. "
             "Pass the test, estimator[-1], and transformed samples."

@@ -72,8 +72,8 @@ def systematic_p_value(
         What the data may follow. Weights: for every reference row the density of the varied reference over that of the
         nominal one, times any constant; >= 0; the reference itself must have rows of equal weight. A callable
         ``draw(rng)`` returns ``(reference, data)`` or ``(reference, data, reference_weight)``, a nominal reference and
-        varied data, of the sizes of the fit. Weights of 1 are the nominal reference itself, which counts only if it is
-        given.
+        varied data, of the sizes of the fit, less what ``"split"`` gives up. Weights of 1 are the nominal reference
+        itself, which counts only if it is given.
     combine : {"worst", "average"}, default="worst"
         "worst": the largest p-value, valid whichever variation is true, if it is among those given. "average": the
         p-value among all toys together, valid if the truth is drawn from the variations, each as likely as the others.

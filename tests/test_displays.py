@@ -287,10 +287,10 @@ def test_columns_are_known_by_number_and_by_name(fitted, samples, features, want
     assert_array_equal(display.data, samples[1][:, want])
 
 
-@pytest.mark.parametrize("inverse", [np.exp, None], ids=["curved", "none"])
-def test_steps_that_are_not_linear_are_refused(rng, quick, inverse):
+@pytest.mark.parametrize("steps", [(np.log, np.exp), (np.exp, np.log), (np.log, None)])
+def test_steps_that_are_not_linear_are_refused(rng, quick, steps):
     reference, data = (np.exp(rng.normal(size=(n, 2))) for n in (120, 40))
     X, y = np.concatenate([reference, data]), np.repeat([0, 1], [120, 40])
-    model = make_pipeline(FunctionTransformer(np.log, inverse), SparKerTest(**quick)).fit(X, y)
+    model = make_pipeline(FunctionTransformer(*steps), SparKerTest(**quick)).fit(X, y)
     with pytest.raises(ValueError, match="The steps of the Pipeline are not linear, or have no inverse"):
         KernelsDisplay.from_estimator(model, reference, data)
