@@ -6,9 +6,8 @@ both samples: for unweighted rows it does not depend on the labels, and an exces
 finite score. `sparker._pool.Weights.spread` is v for any weights. To V comes a fifth of a row, so that a row or two
 where there are no others do not outscore what is significant.
 
-Scores are near Gaussian where a kernel reaches many rows and skewed where it reaches few: the largest of all would be
-decided by places where rows are rare. There it is an entry with a p-value of its own, and the largest of all is that of
-a likelihood ratio, which is not skewed.
+Scores are near Gaussian where a kernel reaches many rows and skewed where it reaches few. The largest of all is decided
+by the places that fluctuate most, and the largest where rows are rare is an entry with a p-value of its own.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import xlog1py
 
 from sparker._backends import EXPONENTIAL, n_threads
 from sparker._kernels import executor
@@ -56,22 +54,19 @@ class Scores:
         U / sqrt(V) of every candidate at every width.
     rows : ndarray of shape (n_widths, n_candidates)
         Rows of the smaller sample that each of them is expected to reach, sum_x k(x) over a pool of that size.
-    ratios : ndarray of shape (n_widths, n_candidates)
-        Likelihood ratio of the rows of both samples that it reaches, see `likelihood_ratios`.
     """
 
     values: Array
     rows: Array
-    ratios: Array
 
     def largest(self) -> Array:
-        """Largest ratio at each width, and largest squared score where rows are rare, shape (2, n_widths).
+        """Largest squared score at each width of all candidates, and of those where rows are rare, shape (2, n_widths).
 
         There, others count less, by how many rows they have in reach. With a sharp edge there might be candidates of
         the observed pair and none of the toys, where these have other candidates.
         """
-        rare = np.square(self.values) * RARE / np.maximum(self.rows, RARE)
-        return np.stack([self.ratios.max(axis=1), rare.max(axis=1)])
+        squared = np.square(self.values)
+        return np.stack([squared.max(axis=1), (squared * RARE / np.maximum(self.rows, RARE)).max(axis=1)])
 
 
 def random_rows(pool: Pool, weights: Weights, n_kernels: int, rng: np.random.Generator) -> Array:
@@ -296,29 +291,11 @@ def standardise(sums: ScoreSums, units: Sequence[float]) -> list[Scores]:
     unit = np.array(units)
     # A data row is a step of 1 in U, a reference row one of u: the larger step belongs to the smaller sample.
     step = np.maximum(1.0, unit)
-    variance = sums.spread + PSEUDO * step**2
+    standardised = sums.score / np.sqrt(sums.spread + PSEUDO * step**2)
     # What is left of U where both samples are alike is rounding, and must not be ranked.
-    differs = np.abs(sums.score) > ROUNDING * sums.size
-    values = np.where(differs, sums.score / np.sqrt(variance), 0.0)
-    ratios = np.where(differs, likelihood_ratios(sums, variance, unit), 0.0)
+    values = np.where(np.abs(sums.score) > ROUNDING * sums.size, standardised, 0.0)
     rows = sums.reached / ((1 + unit) * step)
-    return [Scores(values[:, :, k], rows[:, :, k], ratios[:, :, k]) for k in range(len(unit))]
-
-
-def likelihood_ratios(sums: ScoreSums, variance: Array, unit: Array) -> Array:
-    """Likelihood ratio of the rows in reach, as of two Poisson numbers, shape (n_widths, n_candidates, n_toys).
-
-    Of C data rows and W / u reference rows, where lambda = (W + u C) / (1 + u) is expected, it is
-    2 (C log(C / lambda) + (W / u) log(W / lambda)), a function of lambda and a = U / (W + u C) (the scan statistic of
-    Kulldorff, Commun. Stat. 26 (1997) 1481). A kernel is no box: it reaches s = sum v k / sum v k^2 times as many rows
-    as tell the same, and `variance`, which has the fifth of a row, takes the place of sum v k^2. Then it is
-    U^2 / variance to second order, and less for an excess of few rows.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):  # candidates that are not kept reach nothing
-        s = sums.reached / sums.spread
-        reached = s * variance
-        a = np.clip(sums.score / reached, -1, 1 / unit)
-        return 2 * s * reached / (1 + unit) * (xlog1py(1 + a, a) + xlog1py(1 - unit * a, -unit * a) / unit)
+    return [Scores(values[:, :, k], rows[:, :, k]) for k in range(len(unit))]
 
 
 def scores_at(pool: Pool, toys: Sequence[Weights], centers: Array, width: float) -> list[Scores]:
@@ -326,7 +303,7 @@ def scores_at(pool: Pool, toys: Sequence[Weights], centers: Array, width: float)
     order = np.argsort(centers[:, 0], kind="stable")
     back = np.argsort(order)
     found = scores(pool, toys, centers[order], np.array([width]))
-    return [Scores(*(part[:, back] for part in (of_toy.values, of_toy.rows, of_toy.ratios))) for of_toy in found]
+    return [Scores(of_toy.values[:, back], of_toy.rows[:, back]) for of_toy in found]
 
 
 def score_weights(toys: Sequence[Weights]) -> tuple[Array, Array]:

@@ -123,8 +123,7 @@ def _path_of_toy(paths: Paths, problems: Array) -> Path:
 class SparKerStatistic:
     """t = max(0, -2 L) of a few moving kernels, at each of several widths (arXiv:2511.03095, eqs. 2 and 3).
 
-    Beside it the largest likelihood ratio of the rows that a single kernel reaches at each width, the largest squared
-    score where rows are rare, the joint score, and the global companions.
+    Beside it the largest score of a single kernel at each width, the joint score, and the global companions.
 
     BLAS runs on one thread throughout: with several the last bits of its sums would change.
 
@@ -257,7 +256,7 @@ class SparKerStatistic:
         return found
 
     def entries(self, path: Path, plan: Plan, shared: Shared, weights: Weights) -> Array:
-        """T at each width, the largest of single kernels there, see `Scores`, the joint score, and the companions."""
+        """T at each width, the largest squared scores of a single kernel there, the joint score, and the companions."""
         # Where both samples are alike what is left of L is rounding, and must not be ranked.
         found = [np.where(path.losses < -ROUNDING * weights.size, -2.0 * path.losses, 0.0)]
         if shared.scores is not None and plan.joint is not None:

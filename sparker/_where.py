@@ -145,11 +145,11 @@ def corrected_p_values(null: Array, observed: Array, scores: Array, column: int)
     Parameters
     ----------
     null : ndarray of shape (n_toys, n_entries)
-        Largest likelihood ratio of each toy at each width, and largest squared score where rows are rare.
+        Largest squared score of each toy at each width, at all places and where rows are rare.
     observed : ndarray of shape (n_entries,)
         The same of the observed pair.
     scores : ndarray of shape (n_kernels,)
-        The same of each fitted kernel, where its rows are rare or not.
+        Squared scores of the fitted kernels.
     column : int
         Entry of their width, and of where rows are rare if they are.
     """

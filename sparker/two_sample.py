@@ -131,10 +131,10 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     Attributes
     ----------
     statistics_ : ndarray of shape (n_scales,)
-        t at each recorded width; then, with ``start="score"``, the largest likelihood ratio of the rows that a single
-        kernel reaches there, and the largest squared score where rows are rare, at candidates with fewer than 5 rows of
-        the smaller sample in reach (others count less); then the joint score, of up to 150 kernels of one width; then
-        the two companions. All of it is calibrated and aggregated. No entry is negative.
+        t at each recorded width; then, with ``start="score"``, the largest squared score of a single kernel there,
+        and the largest where rows are rare, at candidates with fewer than 5 rows of the smaller sample in reach (others
+        count less); then the joint score, of up to 150 kernels of one width; then the two companions. All of it is
+        calibrated and aggregated. No entry is negative.
     scales_ : dict of str to ndarray of shape (n_scales,)
         ``kind`` ("t", "score", "rare", "joint", "mean" or "spread"), ``width`` and ``weight`` in the aggregate of each
         entry; a companion has width inf.
@@ -460,13 +460,12 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         centers = np.array([kernel.center for kernel in table])
         at = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, self.width_)[0]
         columns = np.flatnonzero(self.scales_["width"][is_score] == self.width_)  # of all places, and of rare rows
-        is_rare = at.rows[0] < _starts.RARE
-        columns = columns[is_rare.astype(int)]
+        columns = columns[(at.rows[0] < _starts.RARE).astype(int)]
         local = self._local_p_values(centers.astype(fitted.observed.pool.dtype), self.width_)
         entries = null.values[:, is_score], self.statistics_[is_score]
-        found = np.where(is_rare, at.values[0] ** 2, at.ratios[0])[:, None]
+        squared = at.values[0][:, None] ** 2
         corrected = [
-            _where.corrected_p_values(*entries, *of_kernel)[0] for of_kernel in zip(found, columns, strict=True)
+            _where.corrected_p_values(*entries, *of_kernel)[0] for of_kernel in zip(squared, columns, strict=True)
         ]
         half = self._excess_deviation()[[np.flatnonzero((self.centers_ == c).all(axis=1))[0] for c in centers]]
         return [

@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sparker import SparKerTest, _starts
+from sparker import SparKerTest
 from sparker._statistic import SparKerStatistic
 from sparker.peers import MMDTest, StaticKernelTest
 
@@ -261,15 +261,13 @@ class TestFit:
         same = make(**params).fit(np.ones((30, 2)), np.ones((10, 2)))
         assert same.statistics_.shape == test.statistics_.shape
 
-    def test_entries_beside_t_are_the_largest_ratios_and_squared_scores(self, make, samples):
+    def test_entries_beside_t_are_the_largest_squared_scores(self, make, samples):
         test = make(n_candidates=40).fit(*samples)
-        ratios, rare = (test.statistics_[test.scales_["kind"] == kind] for kind in ("score", "rare"))
-        observed, plan = test._fitted.observed, test._fitted.plan
-        (found,) = _starts.scores(observed.pool, [observed.weights], plan.candidates, test.path_widths_, kept=plan.kept)
-        assert_allclose(ratios, found.ratios.max(axis=1), rtol=1e-9)
-        assert np.all(rare <= np.square(found.values).max(axis=1))
-        assert np.all(ratios > 0)
-        assert ratios.max() > stats.chi2.isf(1e-3, 1)
+        scores, rare = (test.statistics_[test.scales_["kind"] == kind] for kind in ("score", "rare"))
+        assert np.all(rare <= scores)
+        # the score at its best place is near what its own likelihood gains
+        assert np.all(scores > 0)
+        assert scores.max() > stats.chi2.isf(1e-3, 1)
 
     def test_fitted_attributes(self, make, samples):
         test = make(n_kernels=3).fit(*samples)
