@@ -6,8 +6,8 @@ Run: python benchmarks/power.py judge [--data FOLDER] [--null 300] [--signal 200
      python benchmarks/power.py own [the same]
      python benchmarks/power.py all [the same], one after the other
 
-On two cores the judge takes about four hours (from the seconds in its table); ablation and own, with a hundred pairs of
-each, about three.
+On two cores the judge takes about four hours, ablation with a hundred pairs of each about three, by the seconds in
+their tables.
 
 Every pair is new, reference and data, and the same for all systems. A system's entries are joined by its rule among
 one signal row and all null rows; power is the share of signal rows whose p is at most 0.05 (and 0.01). Its error is
