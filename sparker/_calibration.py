@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import Parallel, cpu_count, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
 from sparker._backends import one_blas_thread
 from sparker._null import NullDistribution, load_run, plain
-from sparker._pool import BATCH, DEVICE_BATCH, Pool, Weights
+from sparker._pool import BATCH, DEVICE_BATCH, DEVICE_THREADS, Pool, Weights
 from sparker._toys import CallableToys, Observed, PermutationToys, ThinnedToys, Toys
 from sparker._version import __version__
 
@@ -31,6 +31,7 @@ OBSERVED_STREAM = 2**32 - 2
 PLAN_STREAM = 2**32 - 3
 TAIL_STREAM = 2**32 - 4
 
+DEVICE_ROWS = 1 << 29  # most rows, of all toys together, whose weights the host has at a time for a device
 ROUNDS = 4  # batches for each worker, between two checkpoints, where a backend returns results all at once
 WRITING = 0.05  # largest share of the time that goes into writing finished toys
 
@@ -272,15 +273,23 @@ class _Work:
 def _run(tasks: Iterator[Any], work: _Work, n_jobs: int | None) -> Iterator[list[Toy]]:
     """Results of tasks in their order, as they come; in rounds where the backend cannot hand them out singly."""
     active, _ = get_active_backend()
-    backend = None
+    backend: Any = None
     if hasattr(active, "client"):  # Dask: rows on one worker alone would be lost with it, and all that needs them
         backend = type(active)(client=active.client, scatter=[work], **active.submit_kwargs)
+    elif work.statistic.on_device and active.supports_return_generator:
+        n_jobs, backend = _device_threads(work.toys), "threading"
     if active.supports_return_generator:
         yield from Parallel(n_jobs=n_jobs, backend=backend, return_as="generator")(tasks)
         return
     parallel = Parallel(n_jobs=n_jobs, backend=backend)
     while some := list(islice(tasks, ROUNDS * effective_n_jobs(n_jobs))):
         yield from parallel(some)
+
+
+def _device_threads(toys: Toys) -> int:
+    """Batches at a time on a device, fewer where many rows would fill the memory of the host."""
+    room = 1 if toys.pool is None else DEVICE_ROWS // (DEVICE_BATCH * toys.pool.n_rows)
+    return max(1, min(DEVICE_THREADS, cpu_count(), room))
 
 
 def _evaluate_batch(work: _Work, batch: range) -> list[Toy]:

@@ -11,7 +11,7 @@ from sparker import _kernels_cupy as device
 from sparker._backends import StackedWeights, stack
 from sparker._companions import Moments, Sums, entries
 from sparker._objective import Objective
-from sparker._pool import Pool, Weights
+from sparker._pool import DEVICE_THREADS, Pool, Weights
 from sparker._solvers import NewtonSolver, Paths
 from sparker._starts import Scores, ScoreSums, standardise
 
@@ -21,7 +21,7 @@ NAMES = [field.name for field in fields(Paths)]
 
 DONE = 3  # as in ``_cuda.cu``
 PASSES = 4  # until the host looks which problems go on
-ROOM = 0.8  # largest share of the free memory for the weights of toys
+ROOM = 0.8 / DEVICE_THREADS  # largest share of the free memory for the weights of the toys of a batch
 
 
 class CudaNewtonSolver(NewtonSolver):

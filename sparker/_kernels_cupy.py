@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -94,6 +95,7 @@ def module(dtype: np.dtype[Any], n_kernels: int, n_features: int, competition: b
 
 
 _on_device: "WeakKeyDictionary[Pool, Rows]" = WeakKeyDictionary()
+_moving = Lock()  # batches of toys on several threads move a pool once
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,13 @@ class Rows:
 
 def resident(pool: Pool) -> "Rows | None":
     """The pool on the device, moved there once; None where it does not fit."""
-    if pool not in _on_device:
-        size = 2 * pool.n_rows * pool.n_features * pool.dtype.itemsize
-        if size > RESIDENT * free_memory():
-            return None
-        _on_device[pool] = _move(pool)
-    return _on_device[pool]
+    with _moving:
+        if pool not in _on_device:
+            size = 2 * pool.n_rows * pool.n_features * pool.dtype.itemsize
+            if size > RESIDENT * free_memory():
+                return None
+            _on_device[pool] = _move(pool)
+        return _on_device[pool]
 
 
 def _move(pool: Pool) -> Rows:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
+from numba.extending import register_jitable
 
 Array = npt.NDArray[Any]
 
@@ -20,6 +22,7 @@ Array = npt.NDArray[Any]
 # depend neither on the number of toys nor on that of jobs.
 BATCH = 16
 DEVICE_BATCH = 256  # on a GPU
+DEVICE_THREADS = 4  # most batches at a time on a GPU: the host draws toys and sends weights while others are fitted
 
 NORMS = 1024  # rows at a time in `Pool.norms`
 HASHED = 1 << 18  # entries at a time in `Pool.keys`
@@ -188,10 +191,8 @@ class Pool:
         size = max(1, HASHED // self.n_features)
         for block, part in self.parts():
             for start in range(0, len(block), size):  # rows together, which may be in a file
-                columns = block[start : start + size].T.astype(np.float64) + 0.0  # -0.0 is 0.0
-                here = slice(part.start + start, part.start + start + columns.shape[1])
-                for column in columns:
-                    key[here] = _mix(key[here] ^ column.view(np.uint64))
+                rows = np.ascontiguousarray(block[start : start + size]).astype(np.float64) + 0.0  # -0.0 is 0.0
+                _hash(rows.view(np.uint64), key[part][start : start + size])
         return key
 
     def fingerprint(self) -> str:
@@ -309,9 +310,20 @@ def unit_mean(weight: Array) -> Array:
     return weight if counts else weight / (math.fsum(np.abs(weight)) / len(weight))  # whatever the order of rows
 
 
-def _mix(key: Array) -> Array:
+@register_jitable
+def _mix(key: Any) -> Any:
     """Scramble 64-bit integers (the finaliser of SplitMix64, Steele et al., OOPSLA 2014)."""
     key = key + np.uint64(0x9E3779B97F4A7C15)
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return key ^ (key >> np.uint64(31))
+
+
+@numba.njit(cache=True, nogil=True)
+def _hash(bits: Array, keys: Array) -> None:
+    """Take the values of each row into its key, one after the other."""
+    for i in range(len(bits)):
+        key = keys[i]
+        for j in range(bits.shape[1]):
+            key = _mix(key ^ bits[i, j])
+        keys[i] = key

@@ -2,6 +2,7 @@
 // one after the other. Included in front of the source by tests/test_device.py, which appends the launchers.
 #include <barrier>
 #include <cmath>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -14,14 +15,13 @@ struct Dim {
 };
 static thread_local Dim threadIdx, blockIdx;
 static Dim gridDim;
-static std::barrier<>* together;
+static std::unique_ptr<std::barrier<>> together;
 
 static void __syncthreads() { together->arrive_and_wait(); }
 
 template <class Kernel>
 static void launch(unsigned x, unsigned y, int n_threads, Kernel kernel) {
-  std::barrier<> barrier(n_threads);
-  together = &barrier;
+  together = std::make_unique<std::barrier<>>(n_threads);
   gridDim = {x, y};
   std::vector<std::thread> threads;
   for (int t = 0; t < n_threads; ++t)

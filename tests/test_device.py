@@ -9,13 +9,14 @@ import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
+from threading import Lock, get_ident
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sparker import SparKerTest, _device, _kernels_cupy
+from sparker import SparKerTest, _calibration, _device, _kernels_cupy
 from sparker._backends import Backend, Kernels, StackedWeights
 from sparker._companions import companions, learn
 from sparker._objective import Objective
@@ -55,6 +56,7 @@ extern "C" void launch_terms(unsigned x, unsigned y, REAL* products, const REAL*
 }
 """
 NAMES = ("empty", "zeros", "full", "matmul", "sum", "maximum", "exp", "abs", "take")
+LAUNCHING = Lock()
 COMPILER = shutil.which("g++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs g++ to compile _cuda.cu for the CPU")
 
@@ -112,7 +114,8 @@ class Compiled:
         def launch(grid, block, arguments):
             x, y = (*grid, 1)[:2]
             assert block == (_kernels_cupy.THREADS,)
-            getattr(self.library, f"launch_{name}")(ctypes.c_uint(x), ctypes.c_uint(y), *map(to_c, arguments))
+            with LAUNCHING:  # it knows one grid at a time
+                getattr(self.library, f"launch_{name}")(ctypes.c_uint(x), ctypes.c_uint(y), *map(to_c, arguments))
 
         return launch
 
@@ -291,6 +294,22 @@ class TestOnTheCPU:
         assert_allclose(got.calibrate().values, want.calibrate().values, rtol=tolerance, atol=tolerance)
         assert_allclose(got.score_samples(samples[1]), want.score_samples(samples[1]), atol=tolerance)
         assert got.p_value() == want.p_value()
+
+    def test_batches_on_several_threads_give_the_same_bits(self, fake_cupy, monkeypatch):
+        monkeypatch.setattr(_kernels_cupy, "THREADS", 2)
+        monkeypatch.setattr("sparker._calibration.cpu_count", lambda: 3)
+        rng = np.random.default_rng(0)
+        samples = rng.normal(size=(30, 1)), rng.normal(size=(12, 1))
+        params = {"backend": "cupy", "n_toys": 40, "n_widths": 1, "random_state": 0}
+        seen, evaluate = set(), _calibration._evaluate_batch
+        monkeypatch.setattr(_calibration, "_evaluate_batch", lambda *batch: seen.add(get_ident()) or evaluate(*batch))
+        found = []
+        for rows in (_calibration.DEVICE_ROWS, 1):
+            seen.clear()
+            monkeypatch.setattr(_calibration, "DEVICE_ROWS", rows)
+            found.append(SparKerTest(**params).fit(*samples).calibrate().values)
+            assert (len(seen) > 1) == (rows > 1)
+        assert_array_equal(*found)
 
     def test_auto_takes_the_device(self, fake_cupy, monkeypatch):
         rng = np.random.default_rng(0)
