@@ -124,7 +124,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     random_state : int, RandomState, Generator or None, default=None
         Source of ``seed_``, from which all random numbers of fit and toys come.
     n_jobs : int, default=None
-        Processes for toys; None means 1, -1 all cores. The numbers do not depend on it. A GPU is driven by one.
+        Processes for toys; None means 1, -1 all cores. The numbers do not depend on it. A GPU is driven by one,
+        with up to four threads.
     verbose : int, default=0
         1 shows a progress bar on completed toys.
 
