@@ -19,7 +19,8 @@ from sparker._pool import Pool, unit_mean
 Array = npt.NDArray[Any]
 
 FLOATS = (np.float64, np.float32)
-COPIES = 5_000_000  # most entries of a pool whose rows are compared with each other
+COPIES = 125_000_000  # most entries of a pool whose rows are compared with each other, which takes about a second
+SORTING = 24  # entries whose hash takes as long as it takes to sort the key of a row
 SPREAD = 10.0  # ratio of the ranges of a column that no anomaly makes
 FEWEST_ALONE = 5  # repeated rows of the data alone that are no accident
 FEWEST_FOR_SPREAD, MOST_FOR_SPREAD = 20, 200  # rows from which these are known
@@ -219,7 +220,7 @@ def warn_if_copied(pool: Pool, n_reference: int) -> None:
     by itself are not independent, and no relabelling of the pool looks like them; nor does it like data taken from the
     reference.
     """
-    if pool.n_rows * pool.n_features > COPIES:
+    if pool.n_rows * (pool.n_features + SORTING) > COPIES:
         return
     _, place, copies = np.unique(pool.keys(), return_inverse=True, return_counts=True)
     in_data = np.bincount(place, np.arange(pool.n_rows) >= n_reference, len(copies))
