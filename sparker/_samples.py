@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 FLOATS = (np.float64, np.float32)
 COPIES = 125_000_000  # most entries of a pool whose rows are compared with each other, which takes about a second
-SORTING = 24  # entries whose hash takes as long as it takes to sort the key of a row
+SORTING = 60  # entries whose hash takes as long as it takes to sort the key of a row
 SPREAD = 10.0  # ratio of the ranges of a column that no anomaly makes
 FEWEST_ALONE = 5  # repeated rows of the data alone that are no accident
 FEWEST_FOR_SPREAD, MOST_FOR_SPREAD = 20, 200  # rows from which these are known
