@@ -14,6 +14,7 @@ from joblib import Parallel, cpu_count, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
 from sparker._backends import one_blas_thread
+from sparker._kernels_cupy import on_this_device
 from sparker._null import NullDistribution, load_run, plain
 from sparker._pool import BATCH, DEVICE_BATCH, DEVICE_THREADS, Pool, Weights
 from sparker._toys import CallableToys, Observed, PermutationToys, ThinnedToys, Toys
@@ -156,8 +157,9 @@ def simulate(
     if toys.pool is not None:
         toys.pool.prepare()
     work = _Work(statistic, toys, plan, seed)
+    evaluate = delayed(on_this_device(_evaluate_batch) if _on_threads(statistic) else _evaluate_batch)
     # joblib takes tasks as it goes: after the end there are no more
-    tasks = (delayed(_evaluate_batch)(work, batch) for batch in batches if end is None)
+    tasks = (evaluate(work, batch) for batch in batches if end is None)
     checkpoint = _Checkpoint(path)
     # Set here as well, so that workers which are threads of this process find one thread, and leave it at that.
     with one_blas_thread():
@@ -276,7 +278,7 @@ def _run(tasks: Iterator[Any], work: _Work, n_jobs: int | None) -> Iterator[list
     backend: Any = None
     if hasattr(active, "client"):  # Dask: rows on one worker alone would be lost with it, and all that needs them
         backend = type(active)(client=active.client, scatter=[work], **active.submit_kwargs)
-    elif work.statistic.on_device and active.supports_return_generator:
+    elif _on_threads(work.statistic):
         n_jobs, backend = _device_threads(work.toys), "threading"
     if active.supports_return_generator:
         yield from Parallel(n_jobs=n_jobs, backend=backend, return_as="generator")(tasks)
@@ -284,6 +286,12 @@ def _run(tasks: Iterator[Any], work: _Work, n_jobs: int | None) -> Iterator[list
     parallel = Parallel(n_jobs=n_jobs, backend=backend)
     while some := list(islice(tasks, ROUNDS * effective_n_jobs(n_jobs))):
         yield from parallel(some)
+
+
+def _on_threads(statistic: Statistic) -> bool:
+    """Whether threads of this process drive a device, not the workers of a cluster theirs."""
+    active, _ = get_active_backend()
+    return statistic.on_device and active.supports_return_generator and not hasattr(active, "client")
 
 
 def _device_threads(toys: Toys) -> int:

@@ -5,7 +5,7 @@ is NumPy. Products have fixed shapes, whatever else is in the batch, and sums a 
 numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -61,6 +61,17 @@ def is_available() -> bool:
     except ImportError:
         return False
     return True
+
+
+def on_this_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function for other threads, each of which has a current device of its own."""
+    number = cupy().cuda.Device().id
+
+    def on_device(*args: Any) -> Any:
+        with cupy().cuda.Device(number):
+            return function(*args)
+
+    return on_device
 
 
 def fits_a_thread(n_kernels: int, n_features: int) -> bool:

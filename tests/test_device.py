@@ -9,7 +9,7 @@ import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
-from threading import Lock, get_ident
+from threading import Lock, get_ident, local
 from types import SimpleNamespace
 
 import numpy as np
@@ -120,6 +120,21 @@ class Compiled:
         return launch
 
 
+class Device:
+    """`cupy.cuda.Device`: without a number the current one of this thread."""
+
+    current = local()
+
+    def __init__(self, number=None):
+        self.id = getattr(self.current, "id", 0) if number is None else number
+
+    def __enter__(self):
+        self.before, self.current.id = Device().id, self.id
+
+    def __exit__(self, *_):
+        self.current.id = self.before
+
+
 def to_c(argument):
     if isinstance(argument, OnDevice):
         assert argument.flags.c_contiguous
@@ -148,7 +163,7 @@ def fake_cupy(compiled, monkeypatch):
         free=1 << 30,
         **{name: made(getattr(np, name)) for name in NAMES},
     )
-    xp.cuda = SimpleNamespace(runtime=SimpleNamespace(memGetInfo=lambda: (xp.free, 1 << 30)))
+    xp.cuda = SimpleNamespace(runtime=SimpleNamespace(memGetInfo=lambda: (xp.free, 1 << 30)), Device=Device)
     for name, value in {"cupy": lambda: xp, "THREADS": 4, "BOX": 64, "ROWS": 128, "COLUMNS": 24}.items():
         monkeypatch.setattr(_kernels_cupy, name, value)
     monkeypatch.setattr(_kernels_cupy, "_on_device", type(_kernels_cupy._on_device)())
@@ -302,12 +317,19 @@ class TestOnTheCPU:
         samples = rng.normal(size=(30, 1)), rng.normal(size=(12, 1))
         params = {"backend": "cupy", "n_toys": 40, "n_widths": 1, "random_state": 0}
         seen, evaluate = set(), _calibration._evaluate_batch
-        monkeypatch.setattr(_calibration, "_evaluate_batch", lambda *batch: seen.add(get_ident()) or evaluate(*batch))
+
+        def evaluate_batch(*batch):
+            seen.add(get_ident())
+            assert Device().id == 1
+            return evaluate(*batch)
+
+        monkeypatch.setattr(_calibration, "_evaluate_batch", evaluate_batch)
         found = []
         for rows in (_calibration.DEVICE_ROWS, 1):
             seen.clear()
             monkeypatch.setattr(_calibration, "DEVICE_ROWS", rows)
-            found.append(SparKerTest(**params).fit(*samples).calibrate().values)
+            with Device(1):  # as chosen by the user
+                found.append(SparKerTest(**params).fit(*samples).calibrate().values)
             assert (len(seen) > 1) == (rows > 1)
         assert_array_equal(*found)
 
