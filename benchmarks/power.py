@@ -142,10 +142,11 @@ def ablations() -> list[System]:
     systems = [make()]
     systems += [ruled(f"rule {name}", name) for name in ("power-mean of counts", "min-mean", "min", "product", "mean")]
     none = dict.fromkeys(WEIGHTS, 0.0)
-    systems += [ruled("no companions", mean=0, spread=0), ruled("one maximum of scores", rare=0)]
+    systems += [ruled("no companions", mean=0, spread=0), ruled("one maximum of scores", rare=0, dense=0)]
     systems += [ruled("no joint score", joint=0), ruled("equal weights", **dict.fromkeys(WEIGHTS, 1.0))]
+    systems += [ruled(f"no score where rows are {kind}", **{kind: 0}) for kind in ("rare", "dense")]
     systems += [ruled(f"{kind} alone", **none | {kind: 1.0}) for kind in ("t", "score", "joint")]
-    systems.append(ruled("t and companions", score=0, rare=0, joint=0))  # the entries that a random start has
+    systems.append(ruled("t and companions", score=0, rare=0, dense=0, joint=0))  # the entries that a random start has
     systems.append(make("no gate", competition=False))
     systems += [make(f"loss {loss}", loss=loss) for loss in ("bce", "mse")]
     systems += [make(f"M = {m}", n_kernels=m) for m in (1, 5, 10, 20)]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-SCHEMA = 6
+SCHEMA = 7
 ARRAYS = ("values", "converged", "failed", "seeds", "numbers")
 
 CURES = {  # what to do where an item differs
@@ -71,7 +71,7 @@ class NullDistribution:
     >>> test.calibrate().save("bank.npz")
     >>> bank = NullDistribution.load("bank.npz")
     >>> bank
-    NullDistribution(99 toys, 27 entries, split)
+    NullDistribution(99 toys, 35 entries, split)
     >>> batch = rng.normal(1, 1, size=(60, 1))
     >>> SparKerTest(calibration="split", null_distribution=bank).fit(reference, batch).p_value()
     0.01

@@ -7,7 +7,8 @@ finite score. `sparker._pool.Weights.spread` is v for any weights. To V comes a 
 where there are no others do not outscore what is significant.
 
 Scores are near Gaussian where a kernel reaches many rows and skewed where it reaches few. The largest of all is decided
-by the places that fluctuate most, and the largest where rows are rare is an entry with a p-value of its own.
+by the places that fluctuate most, so that the largest where rows are rare and the largest where they are dense are
+entries with p-values of their own.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ Array = npt.NDArray[Any]
 SAMPLE = 20_000  # rows from which spread-out candidates are chosen
 
 PSEUDO = 0.2  # rows added to V
-RARE = 5.0  # expected rows in reach of a candidate, below which rows are rare
+RARE, DENSE = 5.0, 30.0  # expected rows in reach of a candidate, below which rows are rare, and above which dense
 
 FEWEST, MOST, PAIRS = 200, 1000, 40_000_000  # candidates, and pairs of them with the rows of the pool
 LINE = 5  # times as many pairs in one dimension, where most candidates are out of reach or too close to others
@@ -60,13 +61,15 @@ class Scores:
     rows: Array
 
     def largest(self) -> Array:
-        """Largest squared score at each width of all candidates, and of those where rows are rare, shape (2, n_widths).
+        """Largest squared score at each width: of all candidates, where rows are rare, and where they are dense.
 
-        There, others count less, by how many rows they have in reach. With a sharp edge there might be candidates of
-        the observed pair and none of the toys, where these have other candidates.
+        Of shape (3, n_widths). Where rows are rare, or dense, others count less, by how many rows they have in reach.
+        With a sharp edge there might be candidates of the observed pair and none of the toys, where these have other
+        candidates.
         """
         squared = np.square(self.values)
-        return np.stack([squared.max(axis=1), (squared * RARE / np.maximum(self.rows, RARE)).max(axis=1)])
+        rare, dense = RARE / np.maximum(self.rows, RARE), np.minimum(self.rows, DENSE) / DENSE
+        return np.stack([squared.max(axis=1), (squared * rare).max(axis=1), (squared * dense).max(axis=1)])
 
 
 def random_rows(pool: Pool, weights: Weights, n_kernels: int, rng: np.random.Generator) -> Array:

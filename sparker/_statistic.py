@@ -17,9 +17,9 @@ from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, Paths,
 Array = npt.NDArray[Any]
 
 # Of all entries of a kind in the aggregate, chosen on the data sets of benchmarks/power.py with seed 0.
-WEIGHTS = {"t": 2.0, "score": 1.0, "rare": 1.0, "joint": 2.0, "mean": 0.3, "spread": 0.9}
+WEIGHTS = {"t": 2.5, "score": 0.5, "rare": 1.5, "dense": 1.5, "joint": 2.0, "mean": 0.3, "spread": 1.2}
 
-OF_WIDTHS = ("t", "score", "rare")  # kinds with an entry at each width
+OF_WIDTHS = ("t", "score", "rare", "dense")  # kinds with an entry at each width
 
 ROUNDING = 1e-12  # of L, against the number of rows
 
@@ -256,7 +256,7 @@ class SparKerStatistic:
         return found
 
     def entries(self, path: Path, plan: Plan, shared: Shared, weights: Weights) -> Array:
-        """T at each width, the largest squared scores of a single kernel there, the joint score, and the companions."""
+        """T at each width, the largest squared scores of single kernels there, the joint score, and the companions."""
         # Where both samples are alike what is left of L is rounding, and must not be ranked.
         found = [np.where(path.losses < -ROUNDING * weights.size, -2.0 * path.losses, 0.0)]
         if shared.scores is not None and plan.joint is not None:

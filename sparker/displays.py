@@ -25,6 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "t": {"label": "$t$ (all kernels)", "color": "#0072b2", "marker": "o", "linestyle": "-"},
     "score": {"label": "score (best kernel)", "color": "#d94801", "marker": "s", "linestyle": "--"},
     "rare": {"label": "score where rows are rare", "color": "#fd8d3c", "marker": "D", "linestyle": ":"},
+    "dense": {"label": "score where rows are dense", "color": "#a63603", "marker": "^", "linestyle": (0, (5, 1))},
     "joint": {"label": "joint score", "color": "#7b3294", "marker": "P", "markersize": 8, "linestyle": "None"},
     "mean": {"label": "mean of the sample", "color": "#009e73", "linestyle": "-."},
     "spread": {"label": "spread of the sample", "color": "#cc79a7", "linestyle": (0, (3, 1, 1, 1, 1, 1))},

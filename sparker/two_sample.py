@@ -132,13 +132,13 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     Attributes
     ----------
     statistics_ : ndarray of shape (n_scales,)
-        t at each recorded width; then, with ``start="score"``, the largest squared score of a single kernel there,
-        and the largest where rows are rare, at candidates with fewer than 5 rows of the smaller sample in reach (others
-        count less); then the joint score, of up to 150 kernels of one width; then the two companions. All of it is
-        calibrated and aggregated. No entry is negative.
+        t at each recorded width; then, with ``start="score"``, the largest squared score of a single kernel there, the
+        largest where rows are rare, and the largest where they are dense, at candidates with fewer than 5 and more than
+        30 rows of the smaller sample in reach (others count less); then the joint score, of up to 150 kernels of one
+        width; then the two companions. All of it is calibrated and aggregated. No entry is negative.
     scales_ : dict of str to ndarray of shape (n_scales,)
-        ``kind`` ("t", "score", "rare", "joint", "mean" or "spread"), ``width`` and ``weight`` in the aggregate of each
-        entry; a companion has width inf.
+        ``kind`` ("t", "score", "rare", "dense", "joint", "mean" or "spread"), ``width`` and ``weight`` in the aggregate
+        of each entry; a companion has width inf.
     width_ : float
         The recorded width that ``score_samples``, ``transform`` and ``kernel_table`` describe: the one with the
         largest t - 2 M log(number of distinct places at that width). It needs no toys; calibrating never changes it.

@@ -254,12 +254,13 @@ class TestPValue:
     def test_result_holds_the_table_of_scales(self, samples, quick):
         test = fit(samples, quick, n_toys=39)
         result, null = test.result(), test.calibrate().values
-        assert result.scales["kind"].tolist() == ["t"] * 3 + ["score"] * 3 + ["rare"] * 3 + ["joint", "mean", "spread"]
+        of_widths = [kind for kind in ("t", "score", "rare", "dense") for _ in range(3)]
+        assert result.scales["kind"].tolist() == [*of_widths, "joint", "mean", "spread"]
         assert_array_equal(
-            result.scales["width"], [*np.tile(test.path_widths_, 3), test.path_widths_[1], np.inf, np.inf]
+            result.scales["width"], [*np.tile(test.path_widths_, 4), test.path_widths_[1], np.inf, np.inf]
         )
         assert_array_equal(result.scales["statistic"], test.statistics_)
-        want = [count_p_value(null[:, k] * (1 + 1e-9), test.statistics_[k]) for k in range(12)]
+        want = [count_p_value(null[:, k] * (1 + 1e-9), test.statistics_[k]) for k in range(15)]
         assert_allclose(result.scales["pvalue"], want, rtol=1e-12)
 
     def test_result_is_consistent(self, samples, quick):
@@ -286,7 +287,7 @@ class TestPValue:
             return [ValueError("no luck") if bad else toy for bad, toy in zip(unlucky, found, strict=True)]
 
         monkeypatch.setattr(type(test._fitted.statistic), "evaluate", fail_once)
-        test.statistics_ = np.full(12, 1e9)
+        test.statistics_ = np.full(15, 1e9)
         result = test.result()
         assert result.n_failed == 1
         assert_allclose(result.pvalue, 2 / 40, rtol=1e-12)

@@ -61,7 +61,7 @@ def test_without_matplotlib(monkeypatch, fitted):
 def test_scales_are_those_of_the_result(fitted):
     result = fitted.result()
     display = ScalesDisplay.from_result(result)
-    assert list(display.lines_) == ["t", "score", "rare", "joint", "mean", "spread"]
+    assert list(display.lines_) == ["t", "score", "rare", "dense", "joint", "mean", "spread"]
     for kind, line in display.lines_.items():
         rows = np.flatnonzero(result.scales["kind"] == kind)
         if np.isinf(result.scales["width"][rows]).all():  # of the whole sample: a line across all widths

@@ -243,7 +243,7 @@ class TestFit:
         assert np.all(test.statistics_ >= 0)
         assert np.all(test.calibrate().values >= 0)
 
-    @pytest.mark.parametrize(("start", "per_width", "joint"), [("score", 3, ["joint"]), ("random", 1, [])])
+    @pytest.mark.parametrize(("start", "per_width", "joint"), [("score", 4, ["joint"]), ("random", 1, [])])
     @pytest.mark.parametrize("companions", [True, False])
     @pytest.mark.parametrize("n_widths", [1, 4])
     def test_length_of_the_statistics_follows_from_the_parameters(
@@ -251,7 +251,7 @@ class TestFit:
     ):
         params = {"start": start, "n_widths": n_widths, "companions": companions}
         test = make(**params).fit(*samples)
-        of_widths = ["t", "score", "rare"][:per_width]
+        of_widths = ["t", "score", "rare", "dense"][:per_width]
         kinds = list(np.repeat(of_widths, n_widths)) + joint + ["mean", "spread"] * companions
         assert test.scales_["kind"].tolist() == kinds
         assert test.statistics_.shape == test.scales_["width"].shape == (len(kinds),)
@@ -263,8 +263,9 @@ class TestFit:
 
     def test_entries_beside_t_are_the_largest_squared_scores(self, make, samples):
         test = make(n_candidates=40).fit(*samples)
-        scores, rare = (test.statistics_[test.scales_["kind"] == kind] for kind in ("score", "rare"))
+        scores, rare, dense = (test.statistics_[test.scales_["kind"] == kind] for kind in ("score", "rare", "dense"))
         assert np.all(rare <= scores)
+        assert np.all(dense <= scores)
         # the score at its best place is near what its own likelihood gains
         assert np.all(scores > 0)
         assert scores.max() > stats.chi2.isf(1e-3, 1)

@@ -355,7 +355,7 @@ class TestFit:
         bank = fit(samples, quick).calibrate()
         test = SparKerTest(**quick, null_distribution=bank)
         assert_same(clone(test).null_distribution, copy.deepcopy(bank))
-        assert repr(bank) == "NullDistribution(19 toys, 12 entries, permutation)"
+        assert repr(bank) == "NullDistribution(19 toys, 15 entries, permutation)"
         assert repr(bank) in repr(test)
 
 

@@ -120,14 +120,18 @@ class TestScores:
         want = _starts.score_sums(pool, [toy, toy], candidates, widths)
         assert_allclose(one.score[..., 0], want.score[..., 1], rtol=1e-6, atol=1e-6)
 
-    def test_largest_of_all_and_where_rows_are_rare(self):
+    def test_largest_of_all_and_where_rows_are_rare_or_dense(self):
         values = np.array([[1.0, -4.0, 2.0], [0.5, -3.0, 0.0]])
         rows = np.array([[0.0, 8.0, 4.9], [5.0, 1e6, 0.0]])
-        # with 8 rows in reach instead of 5 a candidate counts by 5 / 8
-        assert_allclose(_starts.Scores(values, rows).largest(), [[16.0, 9.0], [16 * 5 / 8, 0.25]], rtol=1e-12)
+        want = [
+            [16.0, 9.0],
+            [16 * 5 / 8, 0.25],  # with 8 rows in reach instead of 5 a candidate counts by 5 / 8
+            [16 * 8 / 30, 9.0],  # and by 8 / 30 where rows are dense
+        ]
+        assert_allclose(_starts.Scores(values, rows).largest(), want, rtol=1e-12)
 
     def test_largest_hardly_change_with_the_rows_in_reach(self, rng):
-        """Rare or not: candidates of toys may be others than those of the observed pair."""
+        """Rare, dense or not: candidates of toys may be others than those of the observed pair."""
         values, rows = rng.normal(size=(3, 50)), 10 ** rng.uniform(-3, 4, size=(3, 50))
         want = _starts.Scores(values, rows).largest()
         got = _starts.Scores(values, rows * rng.uniform(0.99, 1.01, size=rows.shape)).largest()
