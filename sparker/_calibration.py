@@ -32,7 +32,7 @@ OBSERVED_STREAM = 2**32 - 2
 PLAN_STREAM = 2**32 - 3
 TAIL_STREAM = 2**32 - 4
 
-DEVICE_ROWS = 1 << 29  # most rows, of all toys together, whose weights the host has at a time for a device
+DEVICE_BYTES = 1 << 32  # of the weights that the host has at a time for a device, of all toys and copies of them
 ROUNDS = 4  # batches for each worker, between two checkpoints, where a backend returns results all at once
 WRITING = 0.05  # largest share of the time that goes into writing finished toys
 
@@ -276,12 +276,14 @@ def _run(tasks: Iterator[Any], work: _Work, n_jobs: int | None) -> Iterator[list
     """Results of tasks in their order, as they come; in rounds where the backend cannot hand them out singly."""
     active, _ = get_active_backend()
     backend: Any = None
+    ahead = "2*n_jobs"  # tasks that are handed out, joblib's default
     if hasattr(active, "client"):  # Dask: rows on one worker alone would be lost with it, and all that needs them
         backend = type(active)(client=active.client, scatter=[work], **active.submit_kwargs)
     elif _on_threads(work.statistic):
         n_jobs, backend = _device_threads(work.toys), "threading"
+        ahead = "n_jobs"  # of large batches: where toys stop early, others have been for nothing
     if active.supports_return_generator:
-        yield from Parallel(n_jobs=n_jobs, backend=backend, return_as="generator")(tasks)
+        yield from Parallel(n_jobs=n_jobs, backend=backend, return_as="generator", pre_dispatch=ahead)(tasks)
         return
     parallel = Parallel(n_jobs=n_jobs, backend=backend)
     while some := list(islice(tasks, ROUNDS * effective_n_jobs(n_jobs))):
@@ -296,8 +298,10 @@ def _on_threads(statistic: Statistic) -> bool:
 
 def _device_threads(toys: Toys) -> int:
     """Batches at a time on a device, fewer where many rows would fill the memory of the host."""
-    room = 1 if toys.pool is None else DEVICE_ROWS // (DEVICE_BATCH * toys.pool.n_rows)
-    return max(1, min(DEVICE_THREADS, cpu_count(), room))
+    if toys.pool is None:
+        return 1
+    of_batch = 4 * DEVICE_BATCH * toys.pool.n_rows * toys.pool.dtype.itemsize  # two weights, and a copy of both
+    return max(1, min(DEVICE_THREADS, cpu_count(), DEVICE_BYTES // of_batch))
 
 
 def _evaluate_batch(work: _Work, batch: range) -> list[Toy]:

@@ -105,7 +105,7 @@ def module(dtype: np.dtype[Any], n_kernels: int, n_features: int, competition: b
     return cupy().RawModule(code=source, options=options)
 
 
-_on_device: "WeakKeyDictionary[Pool, Rows]" = WeakKeyDictionary()
+_on_device: "WeakKeyDictionary[Pool, dict[int, Rows | None]]" = WeakKeyDictionary()  # by number of the device
 _moving = Lock()  # batches of toys on several threads move a pool once
 
 
@@ -132,21 +132,22 @@ class Rows:
 
 
 def resident(pool: Pool) -> "Rows | None":
-    """The pool on the device, moved there once; None where it does not fit."""
+    """The pool on the device, moved there once; None where it did not fit when it was first asked for."""
     with _moving:
-        if pool not in _on_device:
+        kept, number = _on_device.setdefault(pool, {}), cupy().cuda.Device().id
+        if number not in kept:
             size = 2 * pool.n_rows * pool.n_features * pool.dtype.itemsize
-            if size > RESIDENT * free_memory():
-                return None
-            _on_device[pool] = _move(pool)
-        return _on_device[pool]
+            kept[number] = _move(pool) if size <= RESIDENT * free_memory() else None
+        return kept[number]
 
 
 def _move(pool: Pool) -> Rows:
     rows = pool.rows(np.arange(pool.n_rows))
     (boxes,) = Pool([rows]).bounds(BOX)
     columns = rows.T if pool.n_features <= FUSED_COORDINATES else rows[:0].T
-    return Rows(send(rows - pool.origin), send(pool.norms), send(columns), send(boxes))
+    moved = Rows(send(rows - pool.origin), send(pool.norms), send(columns), send(boxes))
+    cupy().cuda.get_current_stream().synchronize()  # other threads may have other streams
+    return moved
 
 
 def row_blocks(pool: Pool) -> Iterator[tuple[DeviceArray, DeviceArray, int]]:

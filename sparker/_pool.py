@@ -192,7 +192,8 @@ class Pool:
         for block, part in self.parts():
             for start in range(0, len(block), size):  # rows together, which may be in a file
                 rows = np.ascontiguousarray(block[start : start + size]).astype(np.float64) + 0.0  # -0.0 is 0.0
-                _hash(rows.view(np.uint64), key[part][start : start + size])
+                with np.errstate(over="ignore"):  # without the compiler, keys are numbers of NumPy
+                    _hash(rows.view(np.uint64), key[part][start : start + size])
         return key
 
     def fingerprint(self) -> str:

@@ -19,8 +19,8 @@ from sparker._pool import Pool, unit_mean
 Array = npt.NDArray[Any]
 
 FLOATS = (np.float64, np.float32)
-COPIES = 125_000_000  # most entries of a pool whose rows are compared with each other, which takes about a second
-SORTING = 60  # entries whose hash takes as long as it takes to sort the key of a row
+COPIES = 125_000_000  # rows times features, and `SORTING`, of the largest pool whose rows are compared with each other
+SORTING = 24  # a key of each row is made from its entries and sorted, which takes a second or a few
 SPREAD = 10.0  # ratio of the ranges of a column that no anomaly makes
 FEWEST_ALONE = 5  # repeated rows of the data alone that are no accident
 FEWEST_FOR_SPREAD, MOST_FOR_SPREAD = 20, 200  # rows from which these are known

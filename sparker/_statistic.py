@@ -16,7 +16,7 @@ from sparker._solvers import AdamSolver, AlternatingSolver, NewtonSolver, Paths,
 
 Array = npt.NDArray[Any]
 
-# Of all entries of a kind in the aggregate, chosen on the data sets of benchmarks/power.py with seed 0.
+# Of all entries of a kind in the aggregate, chosen on data sets of benchmarks/power.py and on searches, see doc/dev.
 WEIGHTS = {"t": 2.5, "score": 0.5, "rare": 1.5, "dense": 1.5, "joint": 2.0, "mean": 0.3, "spread": 1.2}
 
 OF_WIDTHS = ("t", "score", "rare", "dense")  # kinds with an entry at each width

@@ -164,6 +164,7 @@ def fake_cupy(compiled, monkeypatch):
         **{name: made(getattr(np, name)) for name in NAMES},
     )
     xp.cuda = SimpleNamespace(runtime=SimpleNamespace(memGetInfo=lambda: (xp.free, 1 << 30)), Device=Device)
+    xp.cuda.get_current_stream = lambda: SimpleNamespace(synchronize=lambda: None)
     for name, value in {"cupy": lambda: xp, "THREADS": 4, "BOX": 64, "ROWS": 128, "COLUMNS": 24}.items():
         monkeypatch.setattr(_kernels_cupy, name, value)
     monkeypatch.setattr(_kernels_cupy, "_on_device", type(_kernels_cupy._on_device)())
@@ -210,10 +211,18 @@ class TestOnTheCPU:
         kernels = make_kernels(np.random.default_rng(1))
         want = make_objective(np.random.default_rng(0), "cupy")(kernels)
         fake_cupy.free = 1000
-        got = make_objective(np.random.default_rng(0), "cupy")(kernels)
-        for one, other in zip(got, want, strict=True):
+        objective = make_objective(np.random.default_rng(0), "cupy")
+        for one, other in zip(objective(kernels), want, strict=True):
             assert_array_equal(one, other)
-        assert len(_kernels_cupy._on_device) == 0
+        assert _kernels_cupy._on_device[objective.pool] == {0: None}
+
+    def test_rows_are_kept_by_each_device_that_asks(self, fake_cupy):
+        pool = make_objective(np.random.default_rng(0), "cupy").pool
+        first = _kernels_cupy.resident(pool)
+        with Device(1):
+            other = _kernels_cupy.resident(pool)
+        assert other is not first
+        assert _kernels_cupy.resident(pool) is first
 
     @pytest.mark.parametrize(
         ("kind", "d", "n_kernels"),
@@ -325,13 +334,22 @@ class TestOnTheCPU:
 
         monkeypatch.setattr(_calibration, "_evaluate_batch", evaluate_batch)
         found = []
-        for rows in (_calibration.DEVICE_ROWS, 1):
+        for size in (_calibration.DEVICE_BYTES, 1):
             seen.clear()
-            monkeypatch.setattr(_calibration, "DEVICE_ROWS", rows)
+            monkeypatch.setattr(_calibration, "DEVICE_BYTES", size)
             with Device(1):  # as chosen by the user
                 found.append(SparKerTest(**params).fit(*samples).calibrate().values)
-            assert (len(seen) > 1) == (rows > 1)
+            assert (len(seen) > 1) == (size > 1)
         assert_array_equal(*found)
+
+    def test_toys_stop_early_where_they_do_on_the_cpu(self, fake_cupy, monkeypatch):
+        monkeypatch.setattr(_kernels_cupy, "THREADS", 2)
+        rng = np.random.default_rng(0)
+        samples = rng.normal(size=(30, 1)), rng.normal(size=(12, 1))
+        params = {"n_toys": 60, "stopping": 3, "n_widths": 1, "random_state": 0}
+        found = [SparKerTest(backend=name, **params).fit(*samples).calibrate() for name in ("cupy", "numba")]
+        assert len(found[0]) == len(found[1]) < 60
+        assert_allclose(found[0].values, found[1].values, rtol=0.05, atol=0.05)
 
     def test_auto_takes_the_device(self, fake_cupy, monkeypatch):
         rng = np.random.default_rng(0)

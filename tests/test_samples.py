@@ -10,7 +10,7 @@ import scipy.sparse
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import DataConversionWarning
 
-from sparker import SparKerTest
+from sparker import SparKerTest, _samples
 from sparker._pool import Pool
 from sparker._samples import read_samples, warn_if_copied
 
@@ -320,6 +320,14 @@ class TestCopies:
             return
         with pytest.warns(UserWarning, match=f"{n_copies} rows are there more than once, .* make p too small"):
             SparKerTest(**quick).fit(reference, data)
+
+    def test_rows_are_compared_up_to_a_size(self, rng, monkeypatch):
+        pool = Pool([rng.normal(size=(100, 2)), np.repeat(rng.normal(size=(20, 2)), 2, axis=0)])
+        monkeypatch.setattr(_samples, "COPIES", 140 * (2 + _samples.SORTING))
+        with pytest.warns(UserWarning, match="more than once"):
+            warn_if_copied(pool, 100)
+        monkeypatch.setattr(_samples, "COPIES", _samples.COPIES - 1)
+        warn_if_copied(pool, 100)  # a warning is an error
 
     @pytest.mark.parametrize("kind", ["common", "ties", "none", "few"])
     def test_others_are_not(self, rng, quick, kind):
