@@ -145,13 +145,13 @@ def corrected_p_values(null: Array, observed: Array, scores: Array, column: int)
     Parameters
     ----------
     null : ndarray of shape (n_toys, n_entries)
-        Largest squared score of each toy at each width, at all places and where rows are rare.
+        Largest squared score of each toy at each width, at all places, where rows are rare, and where they are dense.
     observed : ndarray of shape (n_entries,)
         The same of the observed pair.
     scores : ndarray of shape (n_kernels,)
         Squared scores of the fitted kernels.
     column : int
-        Entry of their width, and of where rows are rare if they are.
+        Entry of their width, and of where rows are rare or dense if they are.
     """
     rows = np.concatenate([observed[None], null])
     surprise = -_aggregation.extended_log_p(rows)

@@ -192,6 +192,23 @@ class TestKernelSignificance:
         assert np.linalg.norm(first.center - [2, 1]) < 0.2
         assert first.corrected_pvalue == first.local_pvalue == 0.01
 
+    @pytest.mark.parametrize(("n_near", "kind"), [(3, "rare"), (25, "score"), (120, "dense")])
+    def test_kernels_are_compared_with_places_of_as_many_rows(self, rng, monkeypatch, n_near, kind):
+        """With the largest scores of toys where rows are rare, where they are dense, or of all places."""
+        found, compare = [], _where.corrected_p_values
+
+        def spy(null, observed, scores, column):
+            found.append(column)
+            return compare(null, observed, scores, column)
+
+        monkeypatch.setattr(_where, "corrected_p_values", spy)
+        data = np.concatenate([rng.normal(size=(600, 1)), rng.normal(100.0, 0.01, size=(n_near, 1))])
+        test = SparKerTest(1, n_widths=1, width_init=1.0, width_final=1.0, n_toys=9, random_state=0)
+        test.fit(np.concatenate([rng.normal(size=(1000, 1)), [[100.0]]]), data).kernel_significance()
+        assert_allclose(test.centers_, 100, atol=1)
+        kinds = [kind for kind in test.scales_["kind"] if kind in ("score", "rare", "dense")]
+        assert [kinds[column] for column in found] == [kind]
+
     def test_needs_scores_and_the_loss_of_the_interval(self, make, samples):
         with pytest.raises(ValueError, match='start="score"'):
             make(start="random").fit(*samples).kernel_significance()
