@@ -71,6 +71,10 @@ class Scores:
         rare, dense = RARE / np.maximum(self.rows, RARE), np.minimum(self.rows, DENSE) / DENSE
         return np.stack([squared.max(axis=1), (squared * rare).max(axis=1), (squared * dense).max(axis=1)])
 
+    def classes(self) -> npt.NDArray[np.intp]:
+        """Which row of `largest` each candidate is like: 1 where rows are rare, 2 where they are dense, else 0."""
+        return np.where(self.rows < RARE, 1, np.where(self.rows >= DENSE, 2, 0))
+
 
 def random_rows(pool: Pool, weights: Weights, n_kernels: int, rng: np.random.Generator) -> Array:
     """Data rows drawn by weight, shape (n_kernels, d)."""

@@ -21,7 +21,7 @@ from sparker._null import NullDistribution
 from sparker._results import TwoSampleResult
 from sparker._samples import FLOATS, check_names
 from sparker._schedule import Width
-from sparker._statistic import SparKerStatistic
+from sparker._statistic import OF_WIDTHS, SparKerStatistic
 from sparker._where import KernelSignificance, KernelSummary
 
 ROWS = 1 << 16  # in a block of `score_samples`
@@ -453,15 +453,14 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
             If the test has ``start="random"``, which records no scores.
         """
         check_is_fitted(self)
-        fitted, is_score = self._fitted, np.isin(self.scales_["kind"], ["score", "rare", "dense"])
+        fitted, is_score = self._fitted, np.isin(self.scales_["kind"], OF_WIDTHS[1:])
         if not is_score.any():
             raise ValueError('kernel_significance needs the scores that toys record with start="score".')
         null = self.calibrate()
         table = self.kernel_table()
         centers = np.array([kernel.center for kernel in table])
         at = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, self.width_)[0]
-        of_width = np.flatnonzero(self.scales_["width"][is_score] == self.width_)  # all places, rare rows, dense rows
-        columns = of_width[np.where(at.rows[0] < _starts.RARE, 1, np.where(at.rows[0] >= _starts.DENSE, 2, 0))]
+        columns = np.flatnonzero(self.scales_["width"][is_score] == self.width_)[at.classes()[0]]
         local = self._local_p_values(centers.astype(fitted.observed.pool.dtype), self.width_)
         entries = null.values[:, is_score], self.statistics_[is_score]
         squared = at.values[0][:, None] ** 2
