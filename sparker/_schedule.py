@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import pdist
 
 from sparker._pool import Pool
 
@@ -118,5 +118,5 @@ def distinct_places(pool: Pool, widths: Widths) -> Widths:
     """
     n = 256
     rows = pool.rows(pool.draw((np.arange(n) + 0.5) / n)).astype(np.float64)
-    squared = cdist(rows, rows, "sqeuclidean")
-    return np.array([n**2 / np.exp(squared * (-0.25 / width**2)).sum() for width in widths])
+    squared = pdist(rows, "sqeuclidean")  # of each pair once
+    return np.array([n**2 / (n + 2 * np.exp(squared * (-0.25 / width**2)).sum()) for width in widths])
