@@ -1,10 +1,13 @@
 """Toys to a null distribution, in parallel; knows nothing of the statistic but how to call it."""
 
 import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, fields
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +37,7 @@ TAIL_STREAM = 2**32 - 4
 
 DEVICE_BYTES = 1 << 32  # of the weights that the host has at a time for a device, of all toys and copies of them
 ROUNDS = 4  # batches for each worker, between two checkpoints, where a backend returns results all at once
+LOSSES = 3  # of the rows, with nothing finished in between, after which a cluster is given up
 WRITING = 0.05  # largest share of the time that goes into writing finished toys
 
 Toy = tuple[Array, bool, str | None]  # values, convergence, and what failed
@@ -275,11 +279,12 @@ class _Work:
 def _run(tasks: Iterator[Any], work: _Work, n_jobs: int | None) -> Iterator[list[Toy]]:
     """Results of tasks in their order, as they come; in rounds where the backend cannot hand them out singly."""
     active, _ = get_active_backend()
+    if hasattr(active, "client"):
+        yield from _run_on_dask(active, tasks, work, n_jobs)
+        return
     backend: Any = None
     ahead = "2*n_jobs"  # tasks that are handed out, joblib's default
-    if hasattr(active, "client"):  # Dask: rows on one worker alone would be lost with it, and all that needs them
-        backend = type(active)(client=active.client, scatter=[work], **active.submit_kwargs)
-    elif _on_threads(work.statistic):
+    if _on_threads(work.statistic):
         n_jobs, backend = _device_threads(work.toys), "threading"
         ahead = "n_jobs"  # of large batches: where toys stop early, others have been for nothing
     if active.supports_return_generator:
@@ -288,6 +293,42 @@ def _run(tasks: Iterator[Any], work: _Work, n_jobs: int | None) -> Iterator[list
     parallel = Parallel(n_jobs=n_jobs, backend=backend)
     while some := list(islice(tasks, ROUNDS * effective_n_jobs(n_jobs))):
         yield from parallel(some)
+
+
+def _run_on_dask(active: Any, tasks: Iterator[Any], work: _Work, n_jobs: int | None) -> Iterator[list[Toy]]:
+    """Results of tasks in their order; what is lost with a worker is sent and simulated again.
+
+    Rows are sent to all workers, but Dask soon drops all copies but one. With the worker that has it go the rows, and
+    all tasks that need them, which Dask then calls cancelled.
+    """
+    lock, handed_out, losses = threading.Lock(), deque[Any](), 0
+    again = tasks
+
+    def hand_out(unfinished: deque[Any], again: Iterator[Any]) -> Iterator[Any]:
+        # Threads of an attempt that was given up may still ask for tasks: these must be of the next one.
+        while True:
+            with lock:
+                task = next(again, None) if unfinished is handed_out else None
+                if task is None:
+                    return
+                unfinished.append(task)
+            yield task
+
+    while True:
+        backend = type(active)(client=active.client, scatter=[work], **active.submit_kwargs)
+        with lock:
+            again, handed_out = chain(handed_out, again), deque()
+        try:
+            for part in Parallel(n_jobs=n_jobs, backend=backend, return_as="generator")(hand_out(handed_out, again)):
+                handed_out.popleft()
+                losses = 0
+                yield part
+            return
+        except CancelledError:
+            losses += 1
+            if losses == LOSSES:
+                raise
+            logger.warning("A worker was lost, and the rows with it: they are sent again")
 
 
 def _on_threads(statistic: Statistic) -> bool:
