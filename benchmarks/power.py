@@ -174,6 +174,16 @@ def own(cells: list[Cell], table: Table, args: argparse.Namespace) -> None:
             table.add(key | {name: round(power, 4) for name, power in powers.items()} | {"error_5": _error(p <= 0.05)})
 
 
+def report_own(table: Table) -> None:
+    """Print the means beside those of the judge, over the cells that both have."""
+    judged = Table(TABLES / "power_judge.csv", ["cell", "strength", "seed", "system"])
+    pairs = [(row, judged.find(**{**row, "system": "sparker"})) for row in table.rows]
+    both = [(row, of_judge) for row, of_judge in pairs if of_judge is not None]
+    for power in ("power_5", "power_1") if both else ():
+        means = np.mean([[float(row[power]) for row in of_cell] for of_cell in both], axis=0)
+        print(f"{power}: {means[0]:.2f} by its own p, {means[1]:.2f} by the judge, over {len(both)} cells")
+
+
 def _own_p(cell: Cell, strength: float, index: int, seed: int) -> float:
     pair = cell.pair(strength, index, seed)
     test = SparKerTest(n_toys=99, expected_count=cell.expected_count, random_state=index)
@@ -263,7 +273,10 @@ def run(study: str, args: argparse.Namespace) -> None:
     systems = [systems[0], *(system for system in systems[1:] if any(text in system.name for text in args.systems))]
     name = f"power_{study}{'_quick' if args.quick else ''}"
     if study == "own":
-        own(cells, Table(TABLES / f"{name}.csv", ["cell", "strength", "n_signal", "seed"]), args)
+        table = Table(TABLES / f"{name}.csv", ["cell", "strength", "n_signal", "seed"])
+        if not args.report:
+            own(cells, table, args)
+        report_own(table)
         return
     table = Table(TABLES / f"{name}.csv", ["cell", "strength", "system", "n_null", "n_signal", "seed"])
     if not args.report:
