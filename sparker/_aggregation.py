@@ -59,9 +59,10 @@ def extended_log_p(values: Array) -> Array:
     for k, u in enumerate(ordered[-n_tail - 1]):
         above = reached(values[:, k]) > u  # what ties with u has no tail
         excess = values[above, k] - u
-        if len(excess) >= MIN_TAIL:
+        finite = excess[np.isfinite(excess)]  # others are those of failed toys
+        if len(finite) >= MIN_TAIL:
             body = (u - ordered[len(values) // 2, k]) / np.log(0.5 * len(values) / n_tail)
-            log_p[above, k] = np.log(above.mean()) - excess / max(excess[np.isfinite(excess)].mean(), body)
+            log_p[above, k] = np.log(above.mean()) - excess / max(finite.mean(), body)
     return log_p
 
 

@@ -156,7 +156,7 @@ def simulate(
         raise ValueError(f"first is {first}: needed is a number from 0 to {TAIL_STREAM - n_toys}.")
     limit = None if stopping is None else stopping[0]
     rows = _resume(path, {**(origin or {}), "seed": seed, "first": first, "stopping": limit})[:n_toys]
-    end = _stopping_index(rows, 0, stopping)
+    n_read, end = len(rows), _stopping_index(rows, 0, stopping)
     batches = list(_batches(first + len(rows), first + n_toys, _batch_size(statistic)))
     if toys.pool is not None:
         toys.pool.prepare()
@@ -175,7 +175,7 @@ def simulate(
             checkpoint.offer(collect)
     rows = rows[:end]
     null = collect()
-    if path is not None and batches:  # a file that holds more toys than this run needs keeps them
+    if path is not None and len(rows) > n_read:  # a file that holds more toys than this run needs keeps them
         null.save(path)
     null.check_failures()
     _log(null)
@@ -218,6 +218,8 @@ def _stopping_index(
         return None
     limit, count = stopping
     values = _values(rows)
+    if not values.shape[1]:  # all have failed: `check_failures` says why
+        return len(rows) if len(rows) >= limit else None
     for n in range(max(n_checked + 1, limit), len(rows) + 1):
         if count(values[:n]) >= limit:
             return n

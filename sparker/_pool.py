@@ -24,8 +24,10 @@ BATCH = 16
 DEVICE_BATCH = 256  # on a GPU
 DEVICE_THREADS = 4  # most batches at a time on a GPU: the host draws toys and sends weights while others are fitted
 
+SEEN = 1024  # rows from which it is seen where a pool lies and whether its rows are repeated
 NORMS = 1024  # rows at a time in `Pool.norms`
 HASHED = 1 << 18  # entries at a time in `Pool.keys`
+MOST_COUNTED = 2.0**52  # from here on there are no fractions in float64
 COMPARED = 64  # most columns at a time in `Pool.order`
 PACKED_FEATURES, PACKED_SIZE = 3, 1 << 18  # most features, or entries, of a pool of which `Pool.packed` is a copy
 MORTON_BITS = 10  # of each feature
@@ -226,7 +228,7 @@ class Pool:
     @cached_property
     def counts(self) -> bool:
         """Whether weights are whole numbers: a row of weight 2 is then two rows, not one that weighs twice as much."""
-        return bool(np.all(self.weight == np.round(self.weight)))
+        return are_counts(self.weight)
 
     @cached_property
     def _cumulative(self) -> Array:
@@ -238,11 +240,18 @@ class Pool:
 
         It is 0 where the rows lie about 0 already, nearer than they are to each other: then nothing has to be moved.
         """
-        n = min(self.n_rows, 1024)
+        n = min(self.n_rows, SEEN)
         rows = self.rows(self.draw((np.arange(n) + 0.5) / n))
         median = np.median(rows, axis=0).astype(self.dtype)
         spread = np.mean(np.sum((rows - median).astype(np.float64) ** 2, axis=1))
         return median if np.sum(median.astype(np.float64) ** 2) > spread else np.zeros_like(median)
+
+    @cached_property
+    def mostly_repeated(self) -> bool:
+        """Whether half of the rows, or more, are copies of others, by up to 1024 of them, evenly spaced in `order`."""
+        n = min(self.n_rows, SEEN)
+        rows = self.rows(self.order[np.arange(n) * self.n_rows // n])
+        return n > 1 and bool(np.mean(np.all(rows[1:] == rows[:-1], axis=1)) >= 0.5)
 
     @cached_property
     def packed(self) -> "tuple[Pool, Array]":
@@ -305,9 +314,14 @@ def effective_size(weight: Array) -> float:
     return float(weight.sum() ** 2 / np.square(weight).sum())
 
 
+def are_counts(weight: Array) -> bool:
+    """Whether all are whole numbers, and not so large that every number is a whole one."""
+    return bool(np.all(weight == np.round(weight)) and np.max(np.abs(weight), initial=0) < MOST_COUNTED)
+
+
 def unit_mean(weight: Array) -> Array:
     """Weights scaled to sizes of mean 1; whole numbers that differ are counts of rows, and stay."""
-    counts = np.ptp(weight) > 0 and np.all(weight == np.round(weight))
+    counts = np.ptp(weight) > 0 and are_counts(weight)
     return weight if counts else weight / (math.fsum(np.abs(weight)) / len(weight))  # whatever the order of rows
 
 

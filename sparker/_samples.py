@@ -2,8 +2,8 @@
 
 import hashlib
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,10 @@ class Samples:
         if np.all(self.data_weight == 1):
             weight = unit_mean(weight)
         return Pool([self.reference, self.data], np.concatenate([weight, self.data_weight]))
+
+    def as_float64(self) -> Self:
+        """The same samples in float64."""
+        return replace(self, reference=self.reference.astype(np.float64), data=self.data.astype(np.float64))
 
     def fingerprint(self) -> str:
         """Digest of rows and weights: toys drawn from other rows than were fitted would be wrong without a word."""

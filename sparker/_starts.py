@@ -3,8 +3,8 @@
 The score of a candidate kernel k at f = 0 is ``U = sum_x (c_x - w_x) k(x)``, the derivative of -L with respect to its
 amplitude; its variance under the null is ``V = sum_x v_x k(x)^2`` with ``v_x = w_x + c_x N(D|H0) / N_R``, which pools
 both samples: for unweighted rows it does not depend on the labels, and an excess where the reference has no rows has a
-finite score. `sparker._pool.Weights.spread` is v for any weights. To V comes a fifth of a row, so that a row or two
-where there are no others do not outscore what is significant.
+finite score. `sparker._pool.Weights.spread` is v for any weights. To V comes a fifth of a row of the smaller sample, so
+that a row or two where there are no others do not outscore what is significant.
 
 Scores are near Gaussian where a kernel reaches many rows and skewed where it reaches few. The largest of all is decided
 by the places that fluctuate most, so that the largest where rows are rare and the largest where they are dense are
@@ -39,6 +39,7 @@ PARTS = 8  # of the rows, which threads share
 BLOCK = 1 << 17  # entries of a block of the kernel matrix: it stays in the second-level cache
 LONE_BLOCK = 1 << 19  # the same for one pair alone: threads get in each other's way between short operations
 ROUNDING = 1e-6  # of a float32 sum, against the sum of its terms
+UNRESOLVED = 0.01  # error of a squared distance, against that of a width, from which on products are of float64
 SORTED_FEATURES = 3
 MIDDLE = 100  # candidates whose median is the origin of distances
 LOWEST = -40.0  # of log k: far below the resolution of a sum, and its square is no denormal number, which is slow
@@ -187,14 +188,11 @@ class ScoreSums(NamedTuple):
     ----------
     score, spread, reached : ndarray of shape (n_widths, n_candidates, n_toys)
         U, V, and sum_x v_x k(x); the last two with one column where it is that of all toys.
-    size : ndarray of shape (n_toys,)
-        Sum of |c - w|.
     """
 
     score: Array
     spread: Array
     reached: Array
-    size: Array
 
 
 def score_sums(
@@ -213,8 +211,7 @@ def score_sums(
     parts = [starts[k : k + length] for k in range(0, len(starts), length)]
     threads = n_threads(n_jobs, pool.n_rows * len(candidates) * len(widths) * EXPONENTIAL)
     done = map(blocks.sums, parts) if threads == 1 else executor(threads).map(blocks.sums, parts)
-    score, spread, reached = (reduce(np.add, of_parts) for of_parts in zip(*done, strict=True))
-    return ScoreSums(score, spread, reached, np.asarray(np.sum(np.abs(blocks.difference), axis=0, dtype=np.float64)))
+    return ScoreSums(*(reduce(np.add, of_parts) for of_parts in zip(*done, strict=True)))
 
 
 class _Blocks:
@@ -231,7 +228,8 @@ class _Blocks:
         self.pool, self.widths, self.is_lone = pool, widths, len(toys) == 1
         self.difference, self.variance = score_weights(toys)
         self.centers = candidates.astype(pool.dtype) - pool.origin
-        self.norms, self.doubled = np.sum(self.centers**2, axis=1)[:, None], -2 * self.centers
+        of_products = self.centers.astype(dtype_of_products(self.centers, widths))
+        self.norms, self.doubled = np.sum(of_products**2, axis=1)[:, None], -2 * of_products
         everyone = np.ones((len(widths), len(candidates)), dtype=bool)
         self.looked_at = [np.flatnonzero(of_width) for of_width in (everyone if kept is None else kept)]
         self.along_first = [self.centers[looked_at, 0] for looked_at in self.looked_at]
@@ -285,8 +283,19 @@ def warm_up(dtype: np.dtype[Any]) -> None:
     fill_kernels(zero, which, dtype.type(0), dtype.type(0), zero)
 
 
+def dtype_of_products(centers: Array, widths: Array) -> np.dtype[Any]:
+    """Their own, or float64 where samples are so much wider than kernels that digits of distances would cancel."""
+    error = np.finfo(centers.dtype).eps * np.max(np.sum(np.square(centers, dtype=np.float64), axis=1))
+    return np.dtype(np.float64) if error > UNRESOLVED * np.min(widths) ** 2 else centers.dtype
+
+
 def distances_by_products(rows: Array, doubled: Array, norms: Array, distances: Array) -> None:
     """Fill squared distances of shape (n_centers, n_rows), from the centres times -2 and their squared norms."""
+    if doubled.dtype != distances.dtype:
+        exact = np.empty(distances.shape, doubled.dtype)
+        distances_by_products(rows.astype(doubled.dtype), doubled, norms, exact)
+        distances[:] = exact
+        return
     np.matmul(doubled, rows.T, out=distances)
     distances += norms
     distances += np.sum(rows**2, axis=1)
@@ -299,9 +308,10 @@ def standardise(sums: ScoreSums, units: Sequence[float]) -> list[Scores]:
     # A data row is a step of 1 in U, a reference row one of u: the larger step belongs to the smaller sample.
     step = np.maximum(1.0, unit)
     standardised = sums.score / np.sqrt(sums.spread + PSEUDO * step**2)
-    # What is left of U where both samples are alike is rounding, and must not be ranked.
-    values = np.where(np.abs(sums.score) > ROUNDING * sums.size, standardised, 0.0)
-    rows = sums.reached / ((1 + unit) * step)
+    reached = sums.reached / (1 + unit)
+    # What is left of U where both samples are alike, with so many rows of either, is rounding, and must not be ranked.
+    values = np.where(np.abs(sums.score) > ROUNDING * reached, standardised, 0.0)
+    rows = reached / step
     return [Scores(values[:, :, k], rows[:, :, k]) for k in range(len(unit))]
 
 

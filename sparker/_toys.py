@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from sparker._pool import Pool, Weights, unit_mean
+from sparker._pool import Pool, Weights, are_counts, unit_mean
 
 Array = npt.NDArray[Any]
 
@@ -175,7 +175,7 @@ def _refuse_weights(calibration: str, weight: Array) -> None:
 
 def _not_events(weight: Array) -> str:
     """What weights are that are no event weights; empty if they are."""
-    return "negative weights" if weight.min() < 0 else "counts of rows" if np.all(weight == np.round(weight)) else ""
+    return "negative weights" if weight.min() < 0 else "counts of rows" if are_counts(weight) else ""
 
 
 def _check_redrawing(reference: Pool, count: float) -> None:

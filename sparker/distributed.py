@@ -273,6 +273,8 @@ class PartitionedTest(SparKerTest):
         if second.shape[1] != X.shape[1]:
             raise ValueError(f"data has {second.shape[1]} features, but X has {X.shape[1]}: they must agree.")
         dtype = np.result_type(X.dtype, second.dtype) if X.dtype in FLOATS else np.dtype(np.float64)
+        if Pool([second.astype(dtype)]).mostly_repeated:  # see `fit` of `SparKerTest`
+            dtype = np.dtype(np.float64)
         second = second.astype(dtype, copy=False)
         self.classes_ = np.array([0, 1])
         self.seed_ = _draw_seed(self.random_state)

@@ -253,7 +253,7 @@ class StaticKernelStatistic(_Evaluated):
         widest, narrowest = np.quantile(_schedule.pair_distances(pool, rng), [0.9, 0.01])
         widest = widest if self.width is None else self.width
         widths = np.geomspace(widest, min(0.5 * narrowest, widest), self.n_widths) if self.n_widths > 1 else [widest]
-        n_kernels = self.n_kernels or max(10, round(pool.n_rows**0.5))
+        n_kernels = self.n_kernels or max(10, round(pool.n_drawn**0.5))
         centers = np.unique(pool.rows(pool.draw(rng.random(n_kernels))), axis=0)  # a row drawn twice is one kernel
         return StaticPlan(np.array(widths), centers)
 

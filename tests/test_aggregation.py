@@ -159,6 +159,15 @@ def test_failed_toys_reach_every_observed_statistic(rng, rule):
     assert exceedances(aggregates, np.array(observed)) == 2
 
 
+@pytest.mark.parametrize("n_failed", [MIN_TAIL, 9])
+def test_failed_toys_reach_what_all_others_tie_with(rng, n_failed):
+    null = rng.exponential(size=(199, 3))
+    null[:, 2] = 0
+    null[:n_failed] = np.inf
+    observed, aggregates = aggregate(null, np.array([1e6, 1e6, 0]), Rule("power-mean"))
+    assert exceedances(aggregates, np.array(observed)) == n_failed
+
+
 def test_extended_tail_does_not_rank_rounding(rng):
     values = 1 + 1e-9 * rng.normal(size=(501, 1))
     assert_allclose(extended_log_p(values), 0, atol=1e-12)

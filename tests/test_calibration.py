@@ -14,7 +14,7 @@ from sklearn.base import clone
 from threadpoolctl import threadpool_info
 
 import sparker._backends
-from sparker import SparKerTest, two_sample_test
+from sparker import NullDistribution, SparKerTest, two_sample_test
 from sparker._aggregation import EXPONENT, Rule, aggregate, count_exceedances
 from sparker._calibration import BATCH, generator, simulate
 from sparker._null import MAX_FAILED, ToyFailure
@@ -429,6 +429,21 @@ class TestStopping:
         assert test.result().to_dict() == want.result().to_dict()
         assert len(fit(null_samples, quick).calibrate(path)) == len(before)
 
+    def test_keeps_the_toys_of_a_file_that_other_data_needed(self, null_samples, quick, tmp_path):
+        quick, path = quick | {"n_toys": 400, "stopping": 5, "calibration": "split"}, tmp_path / "toys.npz"
+        reference, data = null_samples
+        longer = fit((reference, data + 0.3), quick).calibrate(path)
+        assert len(longer) < 400
+        assert len(fit((reference, 0.9 * data), quick).calibrate(path)) < len(longer)
+        assert len(NullDistribution.load(path)) == len(longer)
+
+    def test_says_why_all_toys_fail(self, samples, quick):
+        def draw(rng):
+            return rng.normal(size=(119, 2)), rng.normal(size=(40, 2))
+
+        with pytest.raises(ToyFailure, match="returned 119 reference rows; needed are 120"):
+            fit(samples, quick, calibration=draw, stopping=5).p_value()
+
     def test_leaves_no_tail(self, null_samples, quick):
         result = fit(null_samples, quick, n_toys=400, stopping=9, tail="pareto").result()
         assert result.stopped
@@ -740,15 +755,28 @@ EXCHANGED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "ties", "in 60 features", "float32"])
+@pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "ties", "in 60 features", "float32", "float32 ties"])
 @pytest.mark.parametrize("name", EXCHANGED)
 def test_a_fit_to_the_labels_of_a_permutation_toy_gives_that_toy(rng, name, kind):
     """The observed pair differs from toys in its labels alone, so that p is exact; a random start has its own luck."""
     d = 60 if kind == "in 60 features" else 2
     rows = rng.standard_t(1.5, size=(180, d)) if kind == "heavy-tailed" else rng.normal(size=(180, d))
-    rows = np.round(rows) if kind == "ties" else rows.astype(np.float32) if kind == "float32" else rows
+    rows = np.round(rows) if kind.endswith("ties") else rows
+    rows = rows.astype(np.float32) if kind.startswith("float32") else rows
     test = clone(EXCHANGED[name]).fit(rows[:140], data=rows[140:])
     toys = test.calibrate().values
     for number in (0, 5):
         again = clone(EXCHANGED[name]).fit(*as_samples(test, number))
         assert_allclose(again.statistics_, toys[number], rtol=1e-4 if kind == "float32" else 1e-7, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EXCHANGED)
+def test_toys_that_have_the_labels_of_the_data_tie_with_them_in_float32(name):
+    """One row differs from all others, and is among the data, as in a sixth of the toys: no p is below that share."""
+    rows = np.zeros((6000 if name == "defaults" else 1500, 1), np.float32)
+    rows[-1] = 1
+    reference, data = np.split(rows, [5 * len(rows) // 6])
+    test = clone(EXCHANGED[name]).set_params(n_toys=39, random_state=1).fit(reference, data=data)
+    assert test.p_value() == clone(test).fit(reference.astype(float), data=data).p_value()
+    is_data = np.array([as_samples(test, number)[1].max() == 1 for number in range(39)])
+    assert test.p_value() >= (1 + is_data.sum()) / 40

@@ -138,6 +138,11 @@ class TestEstimator:
         test = PartitionedTest(**QUICK).fit(rows[0].astype(np.float32), data=rows[2].astype(np.float32))
         assert test._fitted.observed.pool.dtype == np.float32
 
+    def test_float32_rows_that_are_repeated_become_float64(self, rows):
+        rounded = [np.round(rows[k]).astype(np.float32) for k in (0, 2)]
+        test = PartitionedTest(**QUICK).fit(rounded[0], data=rounded[1])
+        assert test._fitted.observed.pool.dtype == np.float64
+
     @pytest.mark.parametrize(
         ("changes", "arguments", "message"),
         [

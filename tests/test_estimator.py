@@ -140,6 +140,16 @@ class TestWeightsAndOrder:
         repeated = make(start=start).fit(np.repeat(X, copies, axis=0), np.repeat(y, copies))
         assert_same_fit(weighted, repeated, rtol=1e-6)
 
+    @pytest.mark.parametrize("calibration", ["split", "bootstrap"])
+    @pytest.mark.filterwarnings("ignore:calibration:UserWarning")
+    def test_only_ratios_of_event_weights_count(self, make, samples, rng, calibration):
+        weight = rng.uniform(0.5, 1.5, 120)
+        one, other = (
+            make(calibration=calibration).fit(*samples, sample_weight=scale * weight) for scale in (1.0, 2.0**60)
+        )
+        assert_allclose(other.calibrate().values, one.calibrate().values, rtol=1e-9)
+        assert_allclose(other.statistics_, one.statistics_, rtol=1e-9)
+
     @BOTH_STARTS
     def test_rows_may_come_in_any_order(self, make, samples, rng, start):
         shuffled = [rng.permutation(sample) for sample in samples]

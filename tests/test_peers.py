@@ -148,6 +148,19 @@ class TestStaticKernels:
         features = test._features.transform(centers)
         assert_allclose(features @ features.T, rbf_kernel(centers, centers, 0.125), atol=1e-6)
 
+    @pytest.mark.parametrize("calibration", ["permutation", "split", "bootstrap"])
+    @pytest.mark.filterwarnings("ignore:calibration:UserWarning")
+    def test_toys_have_as_many_kernels_as_the_fit(self, rng, calibration, monkeypatch):
+        samples, learned = (rng.normal(size=(2000, 2)), rng.normal(size=(1000, 2))), []
+        learn = peers.StaticKernelStatistic.learn
+        monkeypatch.setattr(
+            peers.StaticKernelStatistic, "learn", lambda *args: learned.append(learn(*args)) or learned[-1]
+        )
+        StaticKernelTest(calibration=calibration, n_toys=2, random_state=0).fit(*samples).calibrate()
+        n_plans, most = (1, 55) if calibration == "permutation" else (2, 45)  # roots of 3000 and 2000 rows
+        assert len(learned) == n_plans
+        assert all(most - 3 <= len(plan.centers) <= most for plan in learned)  # rows may be drawn twice
+
     def test_several_widths(self, samples):
         test = StaticKernelTest(10, n_widths=4, n_toys=5, random_state=0).fit(*samples)
         assert np.all(np.diff(test.scales_["width"]) < 0)
