@@ -226,6 +226,8 @@ def power_curve(
         raise ValueError(f"n_trials is {n_trials}: needed is a number >= 1.")
     if not 1 / (test.n_toys + 1) <= alpha < 1:
         raise ValueError(f"alpha is {alpha}: with {test.n_toys} toys no p is below {1 / (test.n_toys + 1):.3g}.")
+    if Pool([X]).mostly_repeated:  # as `fit` does
+        X = X.astype(np.float64, copy=False)
     statistic, toys = test._make_statistic(), SplitToys(Pool([X]), n_data, test.expected_count)
     # One seed for the toys and one for the trials of each fraction: trial i of a fraction must not be toy i again.
     seed = _draw_seed(random_state)

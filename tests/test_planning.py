@@ -85,6 +85,15 @@ class TestPowerCurve:
             curve = power_curve(samples[0], far, [0.9], n_data=30, test=test, n_trials=5, random_state=0)
             assert curve.power[0] == 1
 
+    def test_is_the_same_in_float32_where_rows_are_repeated(self, quick):
+        rows, test = np.repeat([0.0, 1.0], [599, 1])[:, None], SparKerTest(**quick)
+        options = {"n_data": 100, "test": test, "n_trials": 20, "random_state": 0}
+        one, other = (
+            power_curve(rows.astype(dtype), lambda n, rng: np.ones((n, 1)), [0.01], **options)
+            for dtype in (np.float32, np.float64)
+        )
+        assert_array_equal(one.p_values, other.p_values)
+
     @pytest.mark.slow
     def test_no_anomalies_are_found_at_the_level(self, quick):
         """p of trials without anomalies is uniform over references."""
