@@ -26,7 +26,7 @@ from sparker._results import (
     negative_binomial_interval,
     z_score,
 )
-from sparker._samples import FLOATS, Samples, read_samples, warn_if_copied
+from sparker._samples import FLOATS, Samples, float32_suffices, read_samples, warn_if_copied
 from sparker._version import __version__
 
 Array = npt.NDArray[Any]
@@ -103,8 +103,9 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
         ----------
         X : array-like of shape (n_reference, n_features) or (n_samples, n_features)
             The reference, or the pooled rows where `y` holds labels. float32 stays float32, all else
-            becomes float64, and so do rows of which half or more are copies of others: toys that tie there
-            would not, by the rounding of their sums. No NaN, no infinity, not sparse.
+            becomes float64, and so do float32 rows of which half or more are copies of others (toys that tie
+            would not, by the rounding of their sums), or that with more than 48 features are thousands of
+            kernels wide. No NaN, no infinity, not sparse.
         y : array-like of shape (n_data, n_features) or (n_samples,), default=None
             Two-dimensional: the data sample. One-dimensional: labels of two classes, the first of which in
             sorted order is the reference. **Only labels are safe behind a Pipeline**, which transforms X and passes y
@@ -136,7 +137,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
         self.seed_ = int(bank.seeds[0]) if of_bank else _draw_seed(self.random_state)
         rng = _calibration.generator(self.seed_, _calibration.POOL_STREAM)
         pool = samples.pool()
-        if pool.dtype == np.float32 and pool.mostly_repeated:
+        if pool.dtype == np.float32 and not float32_suffices(pool):
             samples = samples.as_float64()
             pool = samples.pool()
         warn_if_copied(pool, len(samples.reference))

@@ -223,17 +223,24 @@ def _read_csv(path: Path, key: str | None, columns: Columns) -> tuple[Array, Nam
             file.seek(0)
             _explain(csv.reader(file), names, chosen)
             raise
+        if chosen is not None:  # then NumPy does not mind rows of any length, whose columns would be others
+            file.seek(0)
+            _explain(csv.reader(file), names, chosen)
     if chosen is None and names is not None and len(rows) and len(names) != rows.shape[1]:
         raise InputError(f"the header names {_counted(len(names), 'column')}, but the rows have {rows.shape[1]}.")
     return rows, names if names is None or chosen is None else tuple(names[j] for j in chosen)
 
 
 def _csv_header(file: TextIO) -> tuple[Names, int]:
-    """Names and number of the columns, with the file left at the first row; nothing but numbers is a row."""
+    """Names and number of the columns, with the file left at the first row; nothing but numbers is a row.
+
+    But for 0, 1, 2 and so on: columns that pandas has no names for.
+    """
     cells = next((row for row in csv.reader(file) if row), [])
     cells = [cell.strip() for cell in cells]
     cells[:1] = [cell.removeprefix("#").strip() for cell in cells[:1]]  # np.savetxt comments its header out
-    if all(_is_number(cell) or cell.lower() in MISSING for cell in cells):
+    is_count = len(cells) > 2 and cells == [str(j) for j in range(len(cells))]
+    if not is_count and all(_is_number(cell) or cell.lower() in MISSING for cell in cells):
         file.seek(0)
         return None, len(cells)
     for i, cell in enumerate(cells):

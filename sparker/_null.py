@@ -162,6 +162,11 @@ class NullDistribution:
             raise ValueError(f"{path} has another schema than {SCHEMA}: calibrate anew.")
         if len({len(array) for array in arrays.values()}) > 1 or set(header) != {"calibration", "origin", "stopping"}:
             raise ValueError(f"{path} holds other items, or arrays of different lengths: calibrate anew.")
+        values, n_failed = arrays["values"], np.count_nonzero(arrays["failed"])
+        if values.ndim != 2 or values.dtype != np.float64 or not len(values) or np.isnan(values).any():
+            raise ValueError(f"{path} holds values that are no statistics of toys: calibrate anew.")
+        if n_failed != len(failures):
+            raise ValueError(f"{path} holds {n_failed} failed toys and {len(failures)} messages: calibrate anew.")
         return cls(**arrays, **header, failures=failures)
 
     def merge(self, *others: "NullDistribution") -> "NullDistribution":
@@ -289,7 +294,10 @@ class NullDistribution:
 def run_of(null: NullDistribution) -> dict[str, Any]:
     """Where toys come from, and which of the toys from there they are, but for their number."""
     at_once = np.ptp(null.seeds) == 0 and np.all(np.diff(null.numbers) == 1)
-    first = int(null.numbers[0]) if at_once else "merged toys"
+    first: int | str = int(null.numbers[0])
+    if not at_once:
+        which = np.stack([null.seeds, null.numbers]).astype("<i8")
+        first = f"merged toys {hashlib.blake2b(which.tobytes(), digest_size=8).hexdigest()}"
     return {**null.origin, "seed": int(null.seeds[0]), "first": first, "stopping": null.stopping}
 
 

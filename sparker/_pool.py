@@ -246,12 +246,10 @@ class Pool:
         spread = np.mean(np.sum((rows - median).astype(np.float64) ** 2, axis=1))
         return median if np.sum(median.astype(np.float64) ** 2) > spread else np.zeros_like(median)
 
-    @cached_property
-    def mostly_repeated(self) -> bool:
-        """Whether half of the rows, or more, are copies of others, by up to 1024 of them, evenly spaced in `order`."""
+    def some_rows(self) -> Array:
+        """Up to 1024 rows, evenly spaced in `order`."""
         n = min(self.n_rows, SEEN)
-        rows = self.rows(self.order[np.arange(n) * self.n_rows // n])
-        return n > 1 and bool(np.mean(np.all(rows[1:] == rows[:-1], axis=1)) >= 0.5)
+        return self.rows(self.order[np.arange(n) * self.n_rows // n])
 
     @cached_property
     def packed(self) -> "tuple[Pool, Array]":

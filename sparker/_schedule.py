@@ -12,6 +12,7 @@ Widths = npt.NDArray[np.float64]
 
 N_PAIRS = 10_000
 BLOCK = 1 << 18  # entries of rows at a time
+UNRESOLVED = 0.01  # error of a squared distance, against that of a width, from which on float32 is not enough
 
 
 def pair_distances(pool: Pool, rng: np.random.Generator) -> Widths:
@@ -23,6 +24,20 @@ def pair_distances(pool: Pool, rng: np.random.Generator) -> Widths:
         squared = [np.sum((pool.rows(i[part]).astype(np.float64) - pool.rows(j[part])) ** 2, axis=1) for part in parts]
     distances = np.sqrt(np.concatenate(squared))
     return distances[distances > 0] if distances.any() else np.ones(1)
+
+
+def is_wide(pool: Pool) -> bool:
+    """Whether samples are so much wider than the narrowest kernels that digits of products would cancel."""
+    _, last = _from_distances(pair_distances(pool, np.random.default_rng(0)))
+    with np.errstate(over="ignore"):
+        extent = np.max(np.sum((pool.some_rows().astype(np.float64) - pool.origin) ** 2, axis=1))
+    return bool(np.finfo(pool.dtype).eps * extent > UNRESOLVED * last**2)
+
+
+def _from_distances(distances: Widths) -> tuple[float, float]:
+    """Widest and narrowest width, see `width_range`."""
+    low, median, high = np.quantile(distances, [0.01, 0.5, 0.99])
+    return float(high), float(min(0.5 * low, 0.25 * median))
 
 
 # A width in the units of X, or a factor and a percentile: that factor times that percentile of the distances.
@@ -38,7 +53,7 @@ def width_range(pool: Pool, rng: np.random.Generator, first: Width | None, last:
     """
     _check_range(pool)
     distances = pair_distances(pool, rng)
-    low, median, high = np.quantile(distances, [0.01, 0.5, 0.99])
+    high, low = _from_distances(distances)
     first, last = (
         width[0] * float(np.percentile(distances, width[1])) if isinstance(width, tuple) else width
         for width in (first, last)
@@ -46,7 +61,7 @@ def width_range(pool: Pool, rng: np.random.Generator, first: Width | None, last:
     if first is not None and last is not None and first < last:
         raise ValueError(f"width_init is {first} and width_final {last}: the first must be the wider one.")
     widest = max(high, last or 0.0) if first is None else first
-    narrowest = min(0.5 * low, 0.25 * median, widest) if last is None else last
+    narrowest = min(low, widest) if last is None else last
     least, most = _bounds(pool.dtype)
     if narrowest < least or widest > most:
         raise ValueError(

@@ -23,6 +23,7 @@ from sparker._backends import EXPONENTIAL, n_threads
 from sparker._kernels import executor
 from sparker._kernels_numba import add_scores, fill_distances, fill_kernels
 from sparker._pool import Pool, Weights
+from sparker._schedule import UNRESOLVED
 
 Array = npt.NDArray[Any]
 
@@ -39,7 +40,6 @@ PARTS = 8  # of the rows, which threads share
 BLOCK = 1 << 17  # entries of a block of the kernel matrix: it stays in the second-level cache
 LONE_BLOCK = 1 << 19  # the same for one pair alone: threads get in each other's way between short operations
 ROUNDING = 1e-6  # of a float32 sum, against the sum of its terms
-UNRESOLVED = 0.01  # error of a squared distance, against that of a width, from which on products are of float64
 SORTED_FEATURES = 3
 MIDDLE = 100  # candidates whose median is the origin of distances
 LOWEST = -40.0  # of log k: far below the resolution of a sum, and its square is no denormal number, which is slow

@@ -17,7 +17,7 @@ from sparker._base import Fitted, _draw_seed
 from sparker._kernels import Evaluation, to_host
 from sparker._objective import Objective
 from sparker._pool import Pool, Weights
-from sparker._samples import FLOATS
+from sparker._samples import FLOATS, float32_suffices
 from sparker._statistic import Plan, Shared, SparKerStatistic
 from sparker.two_sample import SparKerTest
 
@@ -273,7 +273,7 @@ class PartitionedTest(SparKerTest):
         if second.shape[1] != X.shape[1]:
             raise ValueError(f"data has {second.shape[1]} features, but X has {X.shape[1]}: they must agree.")
         dtype = np.result_type(X.dtype, second.dtype) if X.dtype in FLOATS else np.dtype(np.float64)
-        if Pool([second.astype(dtype)]).mostly_repeated:  # see `fit` of `SparKerTest`
+        if dtype == np.float32 and not float32_suffices(Pool([second])):
             dtype = np.dtype(np.float64)
         second = second.astype(dtype, copy=False)
         self.classes_ = np.array([0, 1])

@@ -21,8 +21,9 @@ BLOCK = 1 << 24  # bytes of rows in memory at a time
 def open_table(source: str | Path, *, key: str | None = None, directory: str | Path | None = None) -> Array:
     """Open the rows of a file as a memory map, which `SparKerTest.fit` and ``score_samples`` read in blocks.
 
-    A ``.npy`` file is mapped as it is. From HDF5 and parquet a copy is written, a block at a time, to a temporary file,
-    which processes share, and which is removed with the array. A process that is killed leaves it.
+    A ``.npy`` file is mapped as it is, if it holds float32 or float64 row by row. Of others, as of HDF5 and parquet, a
+    copy is written, a block at a time, to a temporary file, which processes share, and which is removed with the array.
+    A process that is killed leaves it. The index that pandas writes into parquet files is no column.
 
     Parameters
     ----------
@@ -37,8 +38,7 @@ def open_table(source: str | Path, *, key: str | None = None, directory: str | P
     Returns
     -------
     rows : memmap of shape (n_rows, n_columns)
-        Read-only, in the dtype of a ``.npy`` file; of others float32 where all columns are float32 or shorter, else
-        float64.
+        Read-only, row by row; float32 where all columns are float32 or shorter, else float64.
 
     Raises
     ------
@@ -59,7 +59,10 @@ def open_table(source: str | Path, *, key: str | None = None, directory: str | P
     path = Path(source)
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return _checked(_map_npy(path), path)
+        rows = _checked(_map_npy(path), path)
+        if rows.flags.c_contiguous and rows.dtype in (np.float32, np.float64):  # as `fit` takes them, without a copy
+            return rows
+        return _copy(rows.shape, *_npy(rows), path, directory)
     if suffix == ".parquet":
         return _copy(*_parquet(path), path, directory)
     if suffix in (".h5", ".hdf5"):
@@ -78,6 +81,12 @@ def _checked(rows: Array, path: Path) -> Array:
     if rows.ndim != 2 or rows.dtype.kind not in "biuf" or not rows.size:
         raise ValueError(f"{path} holds an array of {rows.dtype} and shape {rows.shape}: needed are rows and columns.")
     return rows
+
+
+def _npy(rows: Array) -> tuple[np.dtype[Any], Iterator[Array]]:
+    dtype = _float([rows.dtype])
+    size = max(1, BLOCK // (rows.shape[1] * dtype.itemsize))
+    return dtype, (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _float(dtypes: list[np.dtype[Any]]) -> np.dtype[Any]:
@@ -125,6 +134,9 @@ def _parquet(path: Path) -> tuple[tuple[int, int], np.dtype[Any], Iterator[Array
     try:
         with pq.ParquetFile(path) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
+        index = (schema.pandas_metadata or {}).get("index_columns", [])
+        columns = [j for j, name in enumerate(schema.names) if name not in index]
+        schema = pyarrow.schema([schema.field(j) for j in columns])
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{path} is no parquet file: {error}") from error
     numeric = [pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) for kind in schema.types]
@@ -139,8 +151,8 @@ def _parquet(path: Path) -> tuple[tuple[int, int], np.dtype[Any], Iterator[Array
     def blocks() -> Iterator[Array]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=size):
-                columns = [column.to_numpy(zero_copy_only=False).astype(dtype) for column in batch.columns]
-                yield np.stack(columns, axis=1)
+                arrays = [batch.column(j).to_numpy(zero_copy_only=False).astype(dtype) for j in columns]
+                yield np.stack(arrays, axis=1)
 
     return (n_rows, len(dtypes)), dtype, blocks()
 

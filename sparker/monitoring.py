@@ -190,7 +190,7 @@ class BatchMonitor:
                 f"stopping is {test.stopping}: toys that stop early serve only the batch that they were drawn for. Set "
                 "it to None."
             )
-        self.test = test
+        self.test = clone(test)  # parameters that are changed later must not meet toys of the old ones
         self._names = getattr(reference, "columns", None)
         self.reference = check_array(to_host(reference), dtype=FLOATS, order="C", copy=True, input_name="reference")
         self.alpha = alpha
@@ -243,7 +243,7 @@ class BatchMonitor:
         self._warn_if_out_of_reach(number, alpha)
         p = _aggregation.p_value(self.null_distribution_.values, fitted.statistics_, fitted._fitted.aggregation)
         rate = p * self.batches_per_time
-        self._batches.append(BatchResult(number, p, alpha, p <= alpha, rate, 1 / rate))
+        self._batches.append(BatchResult(number, p, alpha, p <= alpha * (1 + 1e-9), rate, 1 / rate))
         return self._batches[-1]
 
     def result(self) -> MonitorResult:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sparker._kernels import to_host
 from sparker._null import NullDistribution
 from sparker._pool import Pool, Weights
 from sparker._results import clopper_pearson
-from sparker._samples import FLOATS
+from sparker._samples import FLOATS, float32_suffices
 from sparker._toys import SplitToys, pair_weights
 from sparker.two_sample import SparKerTest
 
@@ -220,14 +221,17 @@ def power_curve(
     shares = np.sort(np.asarray(fractions, dtype=np.float64).ravel())
     if not len(shares) or shares[0] < 0 or not shares[-1] <= 1:
         raise ValueError(f"fractions are {fractions}: needed are numbers from 0 to 1.")
+    for name, number in (("n_data", n_data), ("n_trials", n_trials)):
+        if not isinstance(number, Integral):
+            raise ValueError(f"{name} is {number!r}: needed is a whole number.")
     if len(X) < 2 * n_data or n_data < 1:
         raise ValueError(f"n_data is {n_data}, the reference has {len(X)} rows: needed are at least twice as many.")
     if n_trials < 1:
         raise ValueError(f"n_trials is {n_trials}: needed is a number >= 1.")
     if not 1 / (test.n_toys + 1) <= alpha < 1:
         raise ValueError(f"alpha is {alpha}: with {test.n_toys} toys no p is below {1 / (test.n_toys + 1):.3g}.")
-    if Pool([X]).mostly_repeated:  # as `fit` does
-        X = X.astype(np.float64, copy=False)
+    if X.dtype == np.float32 and not float32_suffices(Pool([X])):
+        X = X.astype(np.float64)
     statistic, toys = test._make_statistic(), SplitToys(Pool([X]), n_data, test.expected_count)
     # One seed for the toys and one for the trials of each fraction: trial i of a fraction must not be toy i again.
     seed = _draw_seed(random_state)
@@ -273,7 +277,7 @@ def toys_needed(zscore: float, *, relative_error: float | None = None) -> int:
     73980
     """
     p = float(stats.norm.sf(zscore))
-    if p == 0 or not math.isfinite(zscore):
+    if p < np.finfo(np.float64).tiny or not math.isfinite(zscore):
         raise ValueError(f"zscore is {zscore}: no number of toys is enough.")
     n_toys = max(1, math.ceil(1 / p - 1))
     if relative_error is None:

@@ -50,12 +50,19 @@ def sparker_nplm(
     params : dict
         For ``SparKerTest(**params)``.
 
+    Raises
+    ------
+    ValueError
+        If there are fewer than two passes.
+
     Examples
     --------
     >>> from sparker import SparKerTest, presets
     >>> SparKerTest(**presets.sparker_nplm(n_passes=1000)).max_iter
     500
     """
+    if n_passes < 2:
+        raise ValueError(f"n_passes is {n_passes}: needed are at least 2, the passes of a step.")
     return {
         "n_kernels": n_kernels,
         "n_widths": 1,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -127,8 +128,8 @@ def systematic_p_value(
     named = dict(variations) if isinstance(variations, Mapping) else {str(k): v for k, v in enumerate(variations)}
     if not named:
         raise ValueError("variations is empty: needed is at least one set of weights or callable.")
-    if n_toys is not None and n_toys < 1:
-        raise ValueError(f"n_toys is {n_toys}: needed is a number >= 1.")
+    if n_toys is not None and (not isinstance(n_toys, Integral) or n_toys < 1):
+        raise ValueError(f"n_toys is {n_toys!r}: needed is a whole number >= 1.")
     fitted = test._fitted
     test._refuse_changed()
     test._warm_up()

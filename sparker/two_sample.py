@@ -516,8 +516,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     def _contributions(self, X: Array) -> Array:
         statistic = self._fitted.statistic
         assert isinstance(statistic, SparKerStatistic)
-        phi = Backend(statistic.backend).activations(X, self.centers_, self.width_, statistic.competition)
-        return phi * self.amplitudes_.astype(X.dtype)
+        rows = X.astype(np.result_type(X, self._fitted.observed.pool.dtype), copy=False)  # what the fit has needed
+        phi = Backend(statistic.backend).activations(rows, self.centers_, self.width_, statistic.competition)
+        return (phi * self.amplitudes_).astype(X.dtype)
 
     def _warm_up(self) -> None:
         statistic = self._fitted.statistic

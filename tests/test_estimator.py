@@ -120,6 +120,18 @@ class TestForms:
         assert set(test.predict(X)) <= {"known", "new"}
 
 
+def test_float32_rows_far_apart_in_many_features_are_fitted_as_in_float64(make, rng):
+    rows = rng.normal(size=(600, 60)) + 1e4 * (rng.random((600, 1)) < 0.4)
+    rows[580:] = rng.normal(0.5, 0.3, size=(20, 60))
+    reference, data = np.split(rows.astype(np.float32), [480])
+    one, other = (make(n_toys=3).fit(reference.astype(t), data=data.astype(t)) for t in (np.float32, np.float64))
+    assert_array_equal(one.calibrate().values, other.calibrate().values)
+    assert_array_equal(one.statistics_, other.statistics_)
+    scores = one.score_samples(data)
+    assert scores.dtype == np.float32
+    assert_allclose(scores, other.score_samples(data.astype(np.float64)), rtol=1e-6, atol=1e-6)
+
+
 class TestWeightsAndOrder:
     """Whole fits know neither the order of rows nor the difference between weight 2 and two rows."""
 

@@ -101,6 +101,28 @@ def test_columns_of_text_are_named(tmp_path):
             open_table(tmp_path / "x.parquet")
 
 
+def test_the_index_of_pandas_is_no_column(tmp_path, rng):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(rng.normal(size=(50, 3)), columns=["pt", "eta", "phi"])
+    for some in (frame, frame[frame["pt"] > 0], frame.set_index("eta")):
+        some.to_parquet(tmp_path / "x.parquet")
+        assert_array_equal(open_table(tmp_path / "x.parquet"), some.to_numpy())
+
+
+@pytest.mark.parametrize(
+    "make", [np.asfortranarray, lambda rows: (9 * rows).astype("i4"), lambda rows: rows.astype(">f4")]
+)
+def test_arrays_that_fit_would_copy_are_copied_to_a_file(tmp_path, rng, monkeypatch, make):
+    monkeypatch.setattr(files, "BLOCK", 1000)
+    rows = make(rng.normal(size=(400, 3)))
+    np.save(tmp_path / "x.npy", rows)
+    found = open_table(tmp_path / "x.npy")
+    assert_array_equal(found, rows)
+    test = SparKerTest(n_widths=2, n_candidates=20, random_state=0).fit(found, data=found[:100] + 0.5)
+    assert np.shares_memory(test._fitted.samples.reference, found)
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".h5", ".parquet"])
 @pytest.mark.parametrize("content", [b"", b"a text of some length"])
 def test_damaged_files_are_named(tmp_path, suffix, content):

@@ -102,6 +102,24 @@ def test_csv_header(folder, text, names):
     assert_array_equal(table.rows, [[1.0, 2.0], [3.0, 4.0]])
 
 
+def test_csv_header_of_pandas_for_an_array(folder):
+    pd.DataFrame(np.ones((2, 3))).to_csv("x.csv", index=False)
+    table = read_table("x.csv")
+    assert table.names == ("0", "1", "2")
+    assert_array_equal(table.rows, np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("columns", [None, ["pt", "eta"]])
+def test_csv_rows_of_another_length_are_refused_whatever_columns_are_read(folder, columns):
+    for text, message in (
+        ('"pt","eta","phi"\n"1",0.1,0.2,0.3\n"2",0.1,0.2,0.3\n', "."),  # R names no column of row names
+        ("pt,eta,phi\n1,2,3\n1,5,2.0,3\n", "line 3 has 4 values, needed are 3."),
+        ("pt,eta,phi\n1,2,3\n1,5\n", "line 3 has 2 values, needed are 3."),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_table(write_csv(text), columns)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

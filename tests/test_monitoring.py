@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
+from sklearn.base import clone
 
 from sparker import BatchMonitor, SparKerTest
 from sparker.peers import LikelihoodRatioTest, MMDTest
@@ -131,6 +132,19 @@ class TestSpending:
 
     def test_an_alpha_at_the_resolution_is_no_reason_to_warn(self, make, rng):
         make(n_toys=99, alpha=0.01).update(draw(rng))
+
+    def test_an_alpha_at_the_resolution_can_be_reached(self, make, rng):
+        monitor = make(n_toys=9, alpha=0.3, spending="union", n_batches=3)  # 0.3 / 3 is a little less than 0.1
+        assert monitor.update(draw(rng, 40, 20)).alarm
+
+
+def test_parameters_that_are_changed_later_change_nothing(make, quick, rng):
+    test, batches = SparKerTest(**(quick | {"n_toys": 39})), [draw(rng) for _ in range(3)]
+    want = [monitor.update(batch) for monitor in [make(clone(test), alpha=0.1)] for batch in batches]
+    monitor = make(test, alpha=0.1)
+    found = [monitor.update(batches[0])]
+    test.set_params(n_kernels=7, n_widths=5, alpha=0.0)
+    assert found + [monitor.update(batch) for batch in batches[1:]] == want
 
 
 class TestRefusals:

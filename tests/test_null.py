@@ -431,8 +431,11 @@ class TestResume:
         with pytest.raises(ValueError, match="first: found 32, needed 0"):
             fit(samples, quick).calibrate(path)
         test.calibrate().merge(fit(samples, quick).calibrate()).save(path)
-        with pytest.raises(ValueError, match="first: found 'merged toys'"):
+        with pytest.raises(ValueError, match="first: found 'merged toys [0-9a-f]{16}'"):
             fit(samples, quick).calibrate(path)
+        other = test.calibrate().merge(fit(samples, quick).calibrate(first=64))
+        with pytest.raises(ValueError, match="first: found 'merged toys"):
+            fit(samples, quick, null_distribution=other).calibrate(path)
 
     def test_a_killed_process_goes_on_with_the_same_numbers(self, tmp_path, rng):
         script = """
@@ -523,6 +526,21 @@ class TestMessages:
             np.savez(tmp_path / "other.npz", header=np.array(json.dumps(changed)), **arrays)
             with pytest.raises(ValueError, match="holds (no null distribution|other items)"):
                 NullDistribution.load(tmp_path / "other.npz")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda bank: replace(bank, values=bank.values[:, 0]), "values that are no statistics"),
+            (lambda bank: replace(bank, values=bank.values.astype(str)), "values that are no statistics"),
+            (lambda bank: replace(bank, values=bank.values * np.nan), "values that are no statistics"),
+            (lambda bank: replace(bank, **{name: getattr(bank, name)[:0] for name in ARRAYS}), "values that are no"),
+            (lambda bank: replace(bank, failed=~bank.failed), r"holds \d+ failed toys and 0 messages"),
+        ],
+    )
+    def test_arrays_that_are_none_of_a_null_distribution(self, fitted, tmp_path, change, message):
+        change(fitted.calibrate()).save(tmp_path / "bank.npz")
+        with pytest.raises(ValueError, match=message):
+            NullDistribution.load(tmp_path / "bank.npz")
 
     def test_merging_says_that_the_toys_do_not_fit_each_other(self, fitted, samples, quick):
         other = SparKerTest(**(quick | {"n_kernels": 1})).fit(*samples).calibrate()

@@ -109,6 +109,8 @@ class TestPowerCurve:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
+            ({"n_data": 20.5}, "n_data is 20.5: needed is a whole number"),
+            ({"n_trials": 3.0}, "n_trials is 3.0: needed is a whole number"),
             ({"n_data": 61}, "n_data is 61, the reference has 120 rows: needed are at least twice as many"),
             ({"alpha": 0.01}, "alpha is 0.01: with 19 toys no p is below 0.05"),
             ({"fractions": [0.1, 1.5]}, "fractions are .*needed are numbers from 0 to 1"),
@@ -161,7 +163,7 @@ class TestToysNeeded:
         assert toys_needed(3, relative_error=100) == toys_needed(3)
 
     def test_refuses_what_no_number_reaches(self):
-        for z in (math.inf, math.nan, 50.0):
+        for z in (math.inf, math.nan, 50.0, 37.6):
             with pytest.raises(ValueError, match="no number of toys is enough"):
                 toys_needed(z)
         with pytest.raises(ValueError, match="relative_error is 0"):

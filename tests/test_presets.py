@@ -20,6 +20,11 @@ def test_sparker_anneals_linearly_over_the_range_of_the_paper(samples):
     assert 0.1 <= test.p_value() <= 1
 
 
+def test_sparker_nplm_takes_a_step_at_least():
+    with pytest.raises(ValueError, match="n_passes is 1: needed are at least 2"):
+        presets.sparker_nplm(n_passes=1)
+
+
 def test_sparker_nplm_stays_at_the_90_percent_quantile(samples):
     params = presets.sparker_nplm(4, n_passes=60)
     test = SparKerTest(**params, n_toys=9, random_state=0).fit(*samples)
