@@ -1,14 +1,12 @@
 """Whether a calibration that is killed again and again ends with the numbers of one that was not.
 
-Run: python benchmarks/resume.py [--kills 10] [--toys 3000]. A process calibrates a small search into a file; it gets
+Run: python benchmarks/resume.py [--kills 10] [--toys 6000]. A process calibrates a small search into a file; it gets
 SIGKILL at a random moment, and another goes on from the file, until it has been killed so many times; the last is left
 to end. Then every array of the file is compared, bit for bit, with those of a calibration that was not killed. Writes
 benchmarks/tables/resume.csv.
 """
 
 import argparse
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -44,14 +42,14 @@ def kill_once(path: Path, n_toys: int, wait: float) -> None:
     while process.poll() is None and toys_in(path) == before:
         time.sleep(0.002)
     time.sleep(wait)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--toys", type=int, default=3000)
+    parser.add_argument("--toys", type=int, default=6000)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child is not None:
