@@ -104,8 +104,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
         X : array-like of shape (n_reference, n_features) or (n_samples, n_features)
             The reference, or the pooled rows where `y` holds labels. float32 stays float32, all else
             becomes float64, and so do float32 rows of which half or more are copies of others (toys that tie
-            would not, by the rounding of their sums), or that with more than 48 features are thousands of
-            kernels wide. No NaN, no infinity, not sparse.
+            would not, by the rounding of their sums), or that with more than three features reach some hundred
+            widths of the narrowest kernels from their middle. No NaN, no infinity, not sparse.
         y : array-like of shape (n_data, n_features) or (n_samples,), default=None
             Two-dimensional: the data sample. One-dimensional: labels of two classes, the first of which in
             sorted order is the reference. **Only labels are safe behind a Pipeline**, which transforms X and passes y

@@ -13,7 +13,7 @@ from sparker._companions import Moments, Sums, entries
 from sparker._objective import Objective
 from sparker._pool import DEVICE_THREADS, Pool, Weights
 from sparker._solvers import NewtonSolver, Paths
-from sparker._starts import Scores, ScoreSums, dtype_of_products, standardise
+from sparker._starts import Scores, ScoreSums, standardise
 
 Array = npt.NDArray[Any]
 
@@ -174,7 +174,6 @@ class _ScoreSums:
     def __init__(self, pool: Pool, candidates: Array, widths: Array, n_toys: int) -> None:
         xp = device.cupy()
         centers = (candidates - pool.origin).astype(pool.dtype)
-        centers = centers.astype(dtype_of_products(centers, widths))
         self.centers, self.norms = device.send(centers), device.send(np.einsum("kd,kd->k", centers, centers)[:, None])
         self.scales = [pool.dtype.type(-0.5 / width**2) for width in widths]
         shape = len(widths), len(centers), n_toys
@@ -182,11 +181,8 @@ class _ScoreSums:
 
     def add(self, rows: Any, norms: Any, difference: Any, variance: Any, block: slice) -> None:
         """Add a block of rows."""
-        xp, dtype = device.cupy(), rows.dtype
-        if self.centers.dtype != dtype:
-            rows = rows.astype(self.centers.dtype)
-            norms = xp.sum(rows * rows, axis=1)
-        distances = xp.maximum(self.norms - 2 * xp.matmul(self.centers, rows.T) + norms, 0).astype(dtype)
+        xp = device.cupy()
+        distances = xp.maximum(self.norms - 2 * xp.matmul(self.centers, rows.T) + norms, 0)
         for m, scale in enumerate(self.scales):
             kernels = xp.exp(distances * scale)
             self.score[m] += xp.matmul(kernels, difference.T)

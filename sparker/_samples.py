@@ -13,10 +13,10 @@ from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, validate_data
 
-from sparker._backends import MATMUL_FEATURES
 from sparker._kernels import to_host
 from sparker._pool import Pool, unit_mean
 from sparker._schedule import is_wide
+from sparker._starts import SORTED_FEATURES
 
 Array = npt.NDArray[Any]
 
@@ -80,12 +80,12 @@ def float32_suffices(pool: Pool) -> bool:
     """Whether float32 tells what it must, see the parameter X of ``fit``.
 
     Where half of the rows or more are copies of others there are few distinct pairs of samples, and toys that should
-    tie with the data would not, by the rounding of their sums. Matrix products lose digits of distances between rows
-    where samples are much wider than kernels.
+    tie with the data would not, by the rounding of their sums. Matrix products, which give the distances in more than a
+    few features, lose their digits where samples are much wider than kernels.
     """
     rows = pool.some_rows()
     repeated = len(rows) > 1 and np.mean(np.all(rows[1:] == rows[:-1], axis=1)) >= 0.5
-    return not (repeated or (pool.n_features > MATMUL_FEATURES and is_wide(pool)))
+    return not (repeated or (pool.n_features > SORTED_FEATURES and is_wide(pool)))
 
 
 def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) -> Samples:

@@ -23,7 +23,6 @@ from sparker._backends import EXPONENTIAL, n_threads
 from sparker._kernels import executor
 from sparker._kernels_numba import add_scores, fill_distances, fill_kernels
 from sparker._pool import Pool, Weights
-from sparker._schedule import UNRESOLVED
 
 Array = npt.NDArray[Any]
 
@@ -228,8 +227,7 @@ class _Blocks:
         self.pool, self.widths, self.is_lone = pool, widths, len(toys) == 1
         self.difference, self.variance = score_weights(toys)
         self.centers = candidates.astype(pool.dtype) - pool.origin
-        of_products = self.centers.astype(dtype_of_products(self.centers, widths))
-        self.norms, self.doubled = np.sum(of_products**2, axis=1)[:, None], -2 * of_products
+        self.norms, self.doubled = np.sum(self.centers**2, axis=1)[:, None], -2 * self.centers
         everyone = np.ones((len(widths), len(candidates)), dtype=bool)
         self.looked_at = [np.flatnonzero(of_width) for of_width in (everyone if kept is None else kept)]
         self.along_first = [self.centers[looked_at, 0] for looked_at in self.looked_at]
@@ -283,19 +281,8 @@ def warm_up(dtype: np.dtype[Any]) -> None:
     fill_kernels(zero, which, dtype.type(0), dtype.type(0), zero)
 
 
-def dtype_of_products(centers: Array, widths: Array) -> np.dtype[Any]:
-    """Their own, or float64 where samples are so much wider than kernels that digits of distances would cancel."""
-    error = np.finfo(centers.dtype).eps * np.max(np.sum(np.square(centers, dtype=np.float64), axis=1))
-    return np.dtype(np.float64) if error > UNRESOLVED * np.min(widths) ** 2 else centers.dtype
-
-
 def distances_by_products(rows: Array, doubled: Array, norms: Array, distances: Array) -> None:
     """Fill squared distances of shape (n_centers, n_rows), from the centres times -2 and their squared norms."""
-    if doubled.dtype != distances.dtype:
-        exact = np.empty(distances.shape, doubled.dtype)
-        distances_by_products(rows.astype(doubled.dtype), doubled, norms, exact)
-        distances[:] = exact
-        return
     np.matmul(doubled, rows.T, out=distances)
     distances += norms
     distances += np.sum(rows**2, axis=1)

@@ -120,9 +120,9 @@ def observe(
     weights = pair_weights(pool, np.where(is_data, 0.0, used), np.where(is_data, used, 0.0), expected)
     # Rows of weight 1, as the data are: toys learn from reference rows, whose own weights would tell them from data.
     learned = Pool(pool.blocks, (used != 0) * 1.0) if calibration == "split" else pool
-    learned.order = pool.order  # of the same rows: they need not be sorted again
     # Where toys are drawn from fewer rows, or have fewer places to look at, the observed pair must be like them.
     if calibration == "split":
+        learned.order = pool.order  # of the same rows: they need not be sorted again
         learned.n_drawn = float(n_reference)
     if calibration == "bootstrap":
         learned.n_drawn, learned.n_distinct = float(np.sum(np.abs(raw[:n_reference]))), n_reference

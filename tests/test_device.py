@@ -298,15 +298,6 @@ class TestOnTheCPU:
             assert_allclose(got.rows, want.rows, rtol=1e-6, atol=1e-8)
         assert_allclose(of_companions, companions(pool, toys, moments), rtol=1e-9)
 
-    def test_scores_of_float32_rows_far_apart_are_those_of_the_cpu(self, fake_cupy):
-        rng = np.random.default_rng(0)
-        pool = Pool([(rng.normal(size=(300, 4)) + 5000 * (np.arange(300) % 2)[:, None]).astype(np.float32)])
-        toys = [PermutationToys(pool, 60, None).draw(rng)[1] for _ in range(3)]
-        candidates, kept, widths = pool.rows(pool.order[::10]), np.ones((1, 30), bool), np.array([0.5])
-        found, _ = _device.device_share(pool, toys, candidates, widths, kept, None)
-        for got, want in zip(found, scores(pool, toys, candidates, widths), strict=True):
-            assert_allclose(got.values, want.values, rtol=1e-3, atol=1e-3)
-
     @pytest.mark.parametrize(
         ("options", "tolerance"),
         [

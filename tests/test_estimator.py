@@ -120,9 +120,10 @@ class TestForms:
         assert set(test.predict(X)) <= {"known", "new"}
 
 
-def test_float32_rows_far_apart_in_many_features_are_fitted_as_in_float64(make, rng):
-    rows = rng.normal(size=(600, 60)) + 1e4 * (rng.random((600, 1)) < 0.4)
-    rows[580:] = rng.normal(0.5, 0.3, size=(20, 60))
+@pytest.mark.parametrize("d", [4, 60])
+def test_float32_rows_far_apart_are_fitted_as_in_float64(make, rng, d):
+    rows = rng.normal(size=(600, d)) + 1e4 * (rng.random((600, 1)) < 0.4)
+    rows[580:] = rng.normal(0.5, 0.3, size=(20, d))
     reference, data = np.split(rows.astype(np.float32), [480])
     one, other = (make(n_toys=3).fit(reference.astype(t), data=data.astype(t)) for t in (np.float32, np.float64))
     assert_array_equal(one.calibrate().values, other.calibrate().values)

@@ -197,17 +197,6 @@ class TestScores:
         score = self.score(pool, [weights], np.array([[0.0], [100.0]]), 1.0)
         assert_allclose(score, [[[0, 5 / np.sqrt(5 + _starts.PSEUDO)]]], rtol=1e-9)
 
-    @pytest.mark.parametrize("n_toys", [1, 2])
-    def test_of_float32_rows_far_apart_are_those_of_float64(self, rng, n_toys):
-        rows = (rng.normal(size=(400, 4)) + 5000 * (np.arange(400) % 2)[:, None]).astype(np.float32)
-        pools = Pool([rows]), Pool([rows.astype(np.float64)])
-        candidates, found = rows[np.argsort(rows[:, 0])][::10], []
-        for pool in pools:
-            toys = [draw_toy(pool, np.random.default_rng(k), 200) for k in range(n_toys)]
-            found.append(self.score(pool, toys, candidates, 5000.0, 0.5))
-        assert np.abs(found[1][:, 1]).max() > 1
-        assert_allclose(*found, rtol=1e-2, atol=1e-2)
-
     def test_are_near_standard_normal_under_the_null(self, rng):
         pool = Pool([rng.normal(size=(2000, 2))])
         toys = [draw_toy(pool, rng, 400) for _ in range(160)]
