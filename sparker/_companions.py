@@ -96,7 +96,8 @@ def learn(pool: Pool) -> Moments:
         # Projections of the features, not of the rows, whose order must not matter.
         _, roots, directions = randomized_svd(rows, rank, n_iter=2, transpose=False, random_state=0)
         variances, axes, trace = roots[::-1] ** 2, directions[::-1].T, np.vdot(rows, rows)
-    rest = (trace - variances.sum()) / max(d - rank, 1)
+    # Directions of constant columns are none.
+    rest = (trace - variances.sum()) / max(np.isfinite(deviation).sum() - rank, 1)
     moments = Moments(mean, deviation, axes, np.maximum(variances, SMALLEST), max(rest, SMALLEST), 0.0, np.empty(0))
     moments = on_pool(moments, pool)
     mean_distance = float(np.average(moments.squared_distances, weights=pool.weight))

@@ -103,13 +103,14 @@ def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) 
     second = data if data is not None else _second_sample(X, y)
     if second is None:
         return _from_labels(estimator, X, y, sample_weight)
+    names = names_of(X)
     X = validate_data(estimator, X, dtype=FLOATS, order="C")
     if 0 in _shape(second)[:1]:
         raise ValueError("data has 0 rows: at least one is needed.")
     second = check_array(second, dtype=FLOATS, order="C", input_name="data")
     if second.shape[1] != X.shape[1]:
         raise ValueError(f"data has {second.shape[1]} features, but the reference has {X.shape[1]}: they must agree.")
-    check_names(getattr(estimator, "feature_names_in_", None), data if data is not None else y, "data")
+    check_names(names, data if data is not None else y, "data")
     X, second = _same_dtype(X, second)
     _warn_if_scaled_apart(X, second)
     weight = _weights(sample_weight, X)
@@ -221,13 +222,17 @@ def _same_dtype(X: Array, data: Array) -> tuple[Array, Array]:
     return X.astype(dtype, copy=False), data.astype(dtype, copy=False)
 
 
-def check_names(names: Any, rows: Any, what: str) -> None:
-    """Refuse rows whose columns have other names or another order than those of the reference, if both have any."""
+def names_of(rows: Any) -> list[Any] | None:
+    """Names of the columns, be they strings or numbers, or None if there are none."""
     columns = getattr(rows, "columns", None)
-    if names is not None and columns is not None and list(names) != list(columns):
-        raise ValueError(
-            f"{what} has the columns {list(columns)}, but the reference has {list(names)}: pass them alike."
-        )
+    return None if columns is None else list(columns)
+
+
+def check_names(names: list[Any] | None, rows: Any, what: str) -> None:
+    """Refuse rows whose columns have other names or another order than those of the reference, if both have any."""
+    columns = names_of(rows)
+    if names is not None and columns is not None and names != columns:
+        raise ValueError(f"{what} has the columns {columns}, but the reference has {names}: pass them alike.")
 
 
 def warn_if_copied(pool: Pool, n_reference: int) -> None:

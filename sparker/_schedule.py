@@ -51,7 +51,7 @@ def width_range(pool: Pool, rng: np.random.Generator, first: Width | None, last:
     dimensions all distances are nearly equal and half the 1st percentile is still broad. An end that is not given
     gives way to one that is.
     """
-    _check_range(pool)
+    check_range(pool)
     distances = pair_distances(pool, rng)
     high, low = _from_distances(distances)
     first, last = (
@@ -62,13 +62,18 @@ def width_range(pool: Pool, rng: np.random.Generator, first: Width | None, last:
         raise ValueError(f"width_init is {first} and width_final {last}: the first must be the wider one.")
     widest = max(high, last or 0.0) if first is None else first
     narrowest = min(low, widest) if last is None else last
-    least, most = _bounds(pool.dtype)
+    check_widths((narrowest, widest), pool.dtype)
+    return widest, narrowest
+
+
+def check_widths(widths: npt.ArrayLike, dtype: np.dtype[Any]) -> None:
+    """Refuse widths whose powers overflow or underflow."""
+    (least, most), narrowest, widest = _bounds(dtype), np.min(widths), np.max(widths)
     if narrowest < least or widest > most:
         raise ValueError(
-            f"Kernel widths from {narrowest:.3g} to {widest:.3g} leave the range of {pool.dtype}: needed are widths "
+            f"Kernel widths from {narrowest:.3g} to {widest:.3g} leave the range of {dtype}: needed are widths "
             f"between {least:.2g} and {most:.2g}. Rescale the features."
         )
-    return widest, narrowest
 
 
 def _bounds(dtype: np.dtype[Any]) -> tuple[float, float]:
@@ -78,21 +83,27 @@ def _bounds(dtype: np.dtype[Any]) -> tuple[float, float]:
     return least, min(float(np.sqrt(numbers.max * numbers.eps)), float(wide.max) ** 0.25)
 
 
-def _check_range(pool: Pool) -> None:
+def check_range(pool: Pool) -> None:
     """Refuse features whose squared distances overflow, or all underflow."""
     low, high = (np.array([getattr(block, name)(axis=0) for block in pool.blocks]) for name in ("min", "max"))
+    check_size(np.concatenate([low, high]))
     low, high = low.min(axis=0).astype(np.float64), high.max(axis=0).astype(np.float64)
-    largest, range_ = float(np.maximum(-low, high).max()), float(np.max(high / 2 - low / 2))
-    least, limit = _bounds(pool.dtype)[0], float(np.sqrt(np.finfo(pool.dtype).max / pool.n_features)) / 4
-    if largest > limit:
-        raise ValueError(
-            f"Features as large as {largest:.3g} are too large for {pool.dtype}, in which squared distances must be "
-            f"finite: needed are numbers up to {limit:.3g}. Rescale the features, or drop outliers."
-        )
+    range_, least = float(np.max(high / 2 - low / 2)), _bounds(pool.dtype)[0]
     if 0 < range_ < least:
         raise ValueError(
             f"Features that differ by {2 * range_:.3g} at most are too near to each other for squared distances in "
             f"{pool.dtype}. Rescale the features."
+        )
+
+
+def check_size(rows: npt.NDArray[Any]) -> None:
+    """Refuse rows whose squared distances overflow."""
+    largest = float(np.maximum(-rows.min(initial=0), rows.max(initial=0)))
+    limit = float(np.sqrt(np.finfo(rows.dtype).max / rows.shape[1])) / 4
+    if largest > limit:
+        raise ValueError(
+            f"Features as large as {largest:.3g} are too large for {rows.dtype}, in which squared distances must be "
+            f"finite: needed are numbers up to {limit:.3g}. Rescale the features, or drop outliers."
         )
 
 

@@ -237,7 +237,8 @@ def minimize_in_box(hessian: Array, gradient: Array, lower: Array, upper: Array)
 
     Block principal pivoting (Judice and Pires, Comput. Oper. Res. 21 (1994) 587): entries that leave the box are held
     at its edge, held ones that the gradient pulls inside are let go, all at once while that helps and else the last
-    of them alone, which always ends.
+    of them alone, which ends at the minimum. Nearly singular problems of many entries may be left after `MOST_PIVOTS`,
+    at a step inside the box that may not lead down.
     """
     n_problems, n_entries = gradient.shape
     held = np.zeros(gradient.shape, dtype=np.int8)  # -1 at the lower edge, 1 at the upper

@@ -134,11 +134,7 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
     expected, weight = observed.expected, observed.raw_weight
     if callable(calibration):
         return CallableToys.like(observed, calibration)
-    if np.any(weight[observed.n_reference :] != 1):
-        raise ValueError(
-            f'calibration="{calibration}" draws data rows of weight 1, but sample_weight gives data rows other '
-            "weights. Pass repeated rows for counts, or a callable that draws a toy pair."
-        )
+    _refuse_data_weights(observed)
     if calibration == "bootstrap":
         warnings.warn(
             'calibration="bootstrap" is conservative: a toy has repeated data rows, and what is left of the reference '
@@ -158,6 +154,15 @@ def make_toys(observed: Observed, calibration: Any) -> Toys:
             return SplitToys(pool, n_data, expected)
         return ThinnedToys(pool, Pool(pool.blocks), n_data, expected)
     return PermutationToys(observed.pool, observed.n_data, expected)
+
+
+def _refuse_data_weights(observed: Observed) -> None:
+    """Refuse weights of data rows, which no toy has: the observed pair would be another kind of pair."""
+    if np.any(observed.raw_weight[observed.n_reference :] != 1):
+        raise ValueError(
+            "The data rows of toys have weight 1, but sample_weight gives data rows other weights: there is no p-value "
+            "then. Give weights to the reference alone, and pass rows of the data that count twice as two rows."
+        )
 
 
 def _refuse_weights(calibration: str, weight: Array) -> None:
@@ -414,6 +419,7 @@ class CallableToys:
     @classmethod
     def like(cls, observed: Observed, function: Callable[..., Any]) -> Self:
         """Toys of the sizes of the observed pair, less the rows that it gives up."""
+        _refuse_data_weights(observed)
         pool, used = observed.pool, observed.raw_weight[observed.weights.reference != 0]
         return cls(function, pool.n_features, pool.dtype, observed.expected, count_rows(used), observed.n_data)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def make_exponential(
     """
     if signal is not None and signal not in EXPONENTIAL_SIGNALS:
         raise ValueError(f"signal is {signal!r}: needed is one of {sorted(EXPONENTIAL_SIGNALS)} or None.")
-    _check(n_reference >= 1, "n_reference", n_reference, ">= 1")
+    _check_size("n_reference", n_reference)
     _check(expected_count > 0, "expected_count", expected_count, "> 0")
     rng = np.random.default_rng(random_state)
     reference = rng.exponential(size=(n_reference, 1))
@@ -151,9 +152,10 @@ def make_square(
     ValueError
         If a number is out of its range.
     """
-    _check(n_reference >= 1, "n_reference", n_reference, ">= 1")
+    _check_size("n_reference", n_reference)
     _check(expected_count > 0, "expected_count", expected_count, "> 0")
-    _check(len(counts) == 3 and min(counts) >= 0, "counts", counts, "a tuple of three numbers >= 0")
+    of_clumps = np.shape(counts) == (3,) and 0 <= min(counts) <= max(counts) < np.inf
+    _check(of_clumps, "counts", counts, "a tuple of three finite numbers >= 0")
     rng = np.random.default_rng(random_state)
     centers, width = np.array([[0.25, 0.7], [0.7, 0.8], [0.6, 0.25]]), 0.02
     reference = rng.uniform(size=(n_reference, 2))
@@ -214,7 +216,8 @@ def make_mixture(
     if change is not None and change not in changes:
         raise ValueError(f"change is {change!r}: needed is one of {sorted(changes)} or None.")
     _check_sizes(n_reference, n_data)
-    _check(0 <= strength <= (4 if change == "grow" else np.inf), "strength", strength, "0 or more, up to 4 to grow")
+    most = 4.0 if change == "grow" else np.finfo(np.float64).max
+    _check(0 <= strength <= most, "strength", strength, "0 or more and finite, up to 4 to grow")
     rng = np.random.default_rng(random_state)
     center, width, share = MODES[0].copy(), MODE_WIDTH, 0.2
     if change == "shift":
@@ -280,7 +283,7 @@ def make_uniform_anomalies(
     ValueError
         If a number is out of its range.
     """
-    _check(n_features >= 1, "n_features", n_features, ">= 1")
+    _check_size("n_features", n_features)
     edge = 4.0
 
     def log_density(X: Array) -> Array:
@@ -310,8 +313,8 @@ def make_clump(
 ) -> SamplePair:
     """Standard Gaussian background with a clump one standard deviation from the mean in every feature.
 
-    The mean squared norm of its rows is 1 + width^2 times that of background rows: no outliers in a few features,
-    outliers in hundreds.
+    In the features in which it is one, the mean squared norm of its rows is 1 + width^2 times that of background rows:
+    no outliers in a few features, outliers in hundreds.
 
     Parameters
     ----------
@@ -339,7 +342,7 @@ def make_clump(
         If a number is out of its range.
     """
     n_clumped = n_features if n_clumped is None else n_clumped
-    _check(n_features >= 1, "n_features", n_features, ">= 1")
+    _check_size("n_features", n_features)
     _check(1 <= n_clumped <= n_features, "n_clumped", n_clumped, f"from 1 to {n_features}, the number of features")
     _check(width > 0, "width", width, "> 0")
     is_clumped = np.arange(n_features) < n_clumped
@@ -462,8 +465,12 @@ def _shuffled(
 
 
 def _check_sizes(n_reference: int, n_data: int) -> None:
-    _check(n_reference >= 1, "n_reference", n_reference, ">= 1")
-    _check(n_data >= 1, "n_data", n_data, ">= 1")
+    _check_size("n_reference", n_reference)
+    _check_size("n_data", n_data)
+
+
+def _check_size(name: str, n: int) -> None:
+    _check(isinstance(n, Integral) and n >= 1, name, n, "a whole number >= 1")
 
 
 def _check(fits: bool, name: str, value: Any, needed: str) -> None:

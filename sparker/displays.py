@@ -450,8 +450,12 @@ class KernelsDisplay:
         ValueError
             If `data` are not rows, if `features` or `feature_names` do not fit the columns, or if the steps of the
             Pipeline are not linear.
+        TypeError
+            If the test has no kernels.
         """
         test = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+        if not hasattr(test, "kernel_table"):
+            raise TypeError(f"{type(test).__name__} has no kernels that could be drawn: needed is a SparKerTest.")
         kernels = test.kernel_table()
         centers, reach = _in_input_units(estimator, np.array([k.center for k in kernels]), np.sqrt(2) * test.width_)
         X, D = np.asarray(reference), np.asarray(data)

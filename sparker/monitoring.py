@@ -16,7 +16,7 @@ from sparker._base import TwoSampleTest, refuse_unless_splits
 from sparker._kernels import to_host
 from sparker._null import NullDistribution
 from sparker._results import clopper_pearson
-from sparker._samples import FLOATS, check_names
+from sparker._samples import FLOATS, check_names, names_of
 
 __all__ = ["BatchMonitor", "BatchResult", "MonitorResult"]
 
@@ -191,7 +191,7 @@ class BatchMonitor:
                 "it to None."
             )
         self.test = clone(test)  # parameters that are changed later must not meet toys of the old ones
-        self._names = getattr(reference, "columns", None)
+        self._names = names_of(reference)
         self.reference = check_array(to_host(reference), dtype=FLOATS, order="C", copy=True, input_name="reference")
         self.alpha = alpha
         self.spending = spending

@@ -20,6 +20,7 @@ from sparker._base import Fitted, TwoSampleTest
 from sparker._kernels_matmul import squared_distances
 from sparker._null import NullDistribution, plain
 from sparker._pool import Pool, Weights
+from sparker._statistic import ROUNDING
 from sparker._toys import Toys
 
 __all__ = ["LikelihoodRatioTest", "MMDTest", "StaticKernelTest"]
@@ -52,11 +53,15 @@ class MMDStatistic(_Evaluated):
     """Unbiased estimate of the squared maximum mean discrepancy at each of several widths."""
 
     n_widths: int
+    counting: bool
 
     def learn(self, pool: Pool, rng: np.random.Generator) -> Array:
         """Widths from the median distance of the pooled rows, widest first."""
+        _schedule.check_range(pool)
         median = np.quantile(_schedule.pair_distances(pool, rng), 0.5)
-        return median * 2.0 ** np.linspace((self.n_widths - 1) / 2, -(self.n_widths - 1) / 2, self.n_widths)
+        widths = median * 2.0 ** np.linspace((self.n_widths - 1) / 2, -(self.n_widths - 1) / 2, self.n_widths)
+        _schedule.check_widths(widths, pool.dtype)
+        return widths
 
     def share(self, pool: Pool, toys: Sequence[Weights], plan: Array) -> list[tuple[Array, bool]]:
         """MMD^2 of every toy: each block of the kernel matrix is computed once, for all of them and all widths."""
@@ -76,14 +81,17 @@ class MMDStatistic(_Evaluated):
                     sums[k, 0] += np.sum(w * twice[:, :n_toys], axis=0)
                     sums[k, 1] += np.sum(c * twice[:, n_toys:], axis=0)
                     sums[k, 2] += np.sum(c * once[:, :n_toys] + w * right[:, n_toys:], axis=0)
-        total = weights.sum(axis=0, dtype=np.float64)
-        square = np.square(weights, dtype=np.float64).sum(axis=0)
-        w_total, c_total = np.split(total, 2)
-        pairs = np.maximum(total**2 - square, np.finfo(np.float64).tiny)  # a lone row makes no pair, and a term of 0
-        w_pairs, c_pairs = np.split(pairs, 2)
-        w_self, c_self = np.split(square, 2)
-        mmd = (sums[:, 0] - w_self) / w_pairs + (sums[:, 1] - c_self) / c_pairs - 2 * sums[:, 2] / (w_total * c_total)
-        return [(values, True) for values in mmd.T]
+        w_total, c_total = np.split(weights.sum(axis=0, dtype=np.float64), 2)
+        w_self, c_self = np.split(np.square(weights, dtype=np.float64).sum(axis=0), 2)
+        # Poisson numbers of rows, W expected, make W^2 pairs on average; the reference is scaled to W.
+        data_total, data_pairs = (w_total, w_total**2) if self.counting else (c_total, c_total**2 - c_self)
+        mmd = _per_pair(sums[:, 0] - w_self, w_total**2 - w_self) + _per_pair(sums[:, 1] - c_self, data_pairs)
+        return [(values, True) for values in (mmd - 2 * sums[:, 2] / (w_total * data_total)).T]
+
+
+def _per_pair(total: Array, pairs: Array) -> Array:
+    """Mean over pairs of rows; a lone row makes none, and a term of 0."""
+    return np.where(pairs > 0, total, 0.0) / np.where(pairs > 0, pairs, 1.0)
 
 
 def _upper_blocks(pool: Pool) -> Iterator[tuple[slice, slice, Array]]:
@@ -120,7 +128,12 @@ class MMDTest(_Peer):
 
     MMD^2 = sum_{i != j} w_i w_j k_ij / (W^2 - sum w^2) + the same for the data - 2 sum_ij w_i c_j k_ij / (W N_D).
 
-    The cost grows with the square of the number of rows, the memory does not.
+    With ``expected_count`` N0 the count is evidence too: the densities are no longer normalised, and N0 stands in place
+    of N_D, and N0^2 of the number of pairs, so that a mean over Poisson numbers of rows is the squared distance of the
+    expected numbers of rows per kernel, over N0^2.
+
+    The cost grows with the square of the number of rows, the memory does not. Copies of a row make pairs, a row of
+    weight 2 does not with itself.
 
     Parameters
     ----------
@@ -207,7 +220,7 @@ class MMDTest(_Peer):
         self.verbose = verbose
 
     def _make_statistic(self) -> MMDStatistic:
-        return MMDStatistic(self.n_widths)
+        return MMDStatistic(self.n_widths, self.expected_count is not None)
 
     def _observe(self, fitted: Fitted) -> Array:
         _refuse_negative(fitted)
@@ -218,6 +231,7 @@ class MMDTest(_Peer):
     def _log_density_ratio(self, X: Array) -> Array:
         self._refuse_changed()
         observed = self._fitted.observed
+        _schedule.check_size(X)
         rows = observed.pool.rows(np.arange(observed.pool.n_rows))
         out = np.empty(len(X))
         size = max(1, BLOCK // len(rows))
@@ -232,10 +246,11 @@ class MMDTest(_Peer):
 
 @dataclass(frozen=True, slots=True)
 class StaticPlan:
-    """Widths, and kernel centres that stay where they are."""
+    """Widths, and kernel centres that stay where they are, from an origin near the rows."""
 
     widths: Array
     centers: Array
+    origin: Array
 
 
 @dataclass(frozen=True)
@@ -250,24 +265,27 @@ class StaticKernelStatistic(_Evaluated):
 
     def learn(self, pool: Pool, rng: np.random.Generator) -> StaticPlan:
         """Widths from the distances, centres at random rows of the pool, labels unseen."""
+        _schedule.check_range(pool)
         widest, narrowest = np.quantile(_schedule.pair_distances(pool, rng), [0.9, 0.01])
         widest = widest if self.width is None else self.width
         widths = np.geomspace(widest, min(0.5 * narrowest, widest), self.n_widths) if self.n_widths > 1 else [widest]
+        _schedule.check_widths(widths, pool.dtype)
         n_kernels = self.n_kernels or max(10, round(pool.n_drawn**0.5))
         centers = np.unique(pool.rows(pool.draw(rng.random(n_kernels))), axis=0)  # a row drawn twice is one kernel
-        return StaticPlan(np.array(widths), centers)
+        return StaticPlan(np.array(widths), centers - pool.origin, pool.origin)
 
     def share(self, pool: Pool, toys: Sequence[Weights], plan: StaticPlan) -> list[tuple[Array, bool]]:
         """T of every toy: the features of the pool are computed once for all of them."""
         values, converged = np.zeros((len(toys), len(plan.widths))), np.ones(len(toys), bool)
         with one_blas_thread():
             for j, width in enumerate(plan.widths):
-                features = self.feature_map(plan, width).transform(pool.rows(np.arange(pool.n_rows)))
+                features = self.feature_map(plan, width).transform(pool.rows(np.arange(pool.n_rows)) - plan.origin)
                 for i, toy in enumerate(toys):
                     coefficients, n_iter = self.fit(features, toy)
                     f = features @ coefficients
                     loss = np.sum(toy.reference * np.expm1(f) - toy.data * f, dtype=np.float64)
-                    values[i, j] = max(0.0, -2 * loss)
+                    # what is left where both samples are alike is rounding, and must not be ranked
+                    values[i, j] = -2 * loss if loss < -ROUNDING * toy.size else 0.0
                     converged[i] &= n_iter < self.max_iter
         return list(zip(values, converged.tolist(), strict=True))
 
@@ -432,7 +450,7 @@ class StaticKernelTest(_Peer):
         values = super()._observe(fitted)
         self.width_ = float(plan.widths[np.argmax(values)])
         self._features = statistic.feature_map(plan, self.width_)
-        rows = observed.pool.rows(np.arange(observed.pool.n_rows))
+        rows = observed.pool.rows(np.arange(observed.pool.n_rows)) - plan.origin
         with one_blas_thread():
             self._coefficients, self.n_iter_ = statistic.fit(self._features.transform(rows), observed.weights)
         if not self.converged_:
@@ -442,7 +460,8 @@ class StaticKernelTest(_Peer):
         return values
 
     def _log_density_ratio(self, X: Array) -> Array:
-        return self._features.transform(X) @ self._coefficients
+        _schedule.check_size(X)
+        return self._features.transform(X - self._fitted.plan.origin) @ self._coefficients
 
 
 @dataclass(frozen=True)
@@ -476,7 +495,8 @@ class LikelihoodRatioTest(_Peer):
     Parameters
     ----------
     log_ratio : callable
-        Takes rows of shape (n, n_features) to the true log density ratio, shape (n,); finite.
+        Takes rows of shape (n, n_features) to the true log density ratio, shape (n,); finite. Of normalised densities:
+        a large constant beside it would hide what differs, since sums that agree to 1e-5 count as ties.
     expected_count : float, default=None
         See `sparker.SparKerTest`.
     calibration : "permutation" or callable, default="permutation"

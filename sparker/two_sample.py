@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from sparker import _calibration, _starts, _where
+from sparker import _calibration, _schedule, _starts, _where
 from sparker._backends import BACKENDS, Backend, choose
 from sparker._base import Fitted, TwoSampleTest
 from sparker._kernels import LOSSES, to_host
@@ -303,7 +303,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         (path,) = statistic.fit(observed.pool, [observed.weights], plan, [rng], shared, self.n_jobs)
         if failure := path.failure():
             raise failure
-        best = int(np.argmax(-2 * path.losses - 2 * statistic.n_kernels * np.log(plan.places)))
+        self._best = best = int(np.argmax(-2 * path.losses - 2 * statistic.n_kernels * np.log(plan.places)))
         self.width_ = float(path.widths[best])
         self.amplitudes_ = path.amplitudes[best]
         self.centers_ = path.centers[best]
@@ -422,12 +422,15 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
             If a place is the centre of a fitted kernel.
         """
         check_is_fitted(self)
-        check_names(getattr(self, "feature_names_in_", None), centers, "centers")
+        names = getattr(self, "feature_names_in_", None)
+        check_names(None if names is None else list(names), centers, "centers")
         places = check_array(centers, dtype=self._fitted.observed.pool.dtype, input_name="centers")
         if places.shape[1] != self.n_features_in_:
             raise ValueError(f"centers has {places.shape[1]} features, but X has {self.n_features_in_}.")
         if not (isinstance(width, Real) and 0 < width < np.inf):
             raise ValueError(f"width is {width!r}: needed is a finite number > 0.")
+        _schedule.check_widths(width, places.dtype)
+        _schedule.check_size(places)
         found = self.path_centers_.reshape(-1, places.shape[1]).astype(places.dtype)
         n_fitted = int(np.sum([np.any(np.all(found == place, axis=1)) for place in places]))
         if n_fitted:
@@ -460,7 +463,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         table = self.kernel_table()
         centers = np.array([kernel.center for kernel in table])
         at = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, self.width_)[0]
-        columns = np.flatnonzero(self.scales_["width"][is_score] == self.width_)[at.classes()[0]]
+        columns = self._best + len(self.path_widths_) * at.classes()[0]
         local = self._local_p_values(centers.astype(fitted.observed.pool.dtype), self.width_)
         entries = null.values[:, is_score], self.statistics_[is_score]
         squared = at.values[0][:, None] ** 2
@@ -517,6 +520,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         statistic = self._fitted.statistic
         assert isinstance(statistic, SparKerStatistic)
         rows = X.astype(np.result_type(X, self._fitted.observed.pool.dtype), copy=False)  # what the fit has needed
+        _schedule.check_size(rows)
         phi = Backend(statistic.backend).activations(rows, self.centers_, self.width_, statistic.competition)
         return (phi * self.amplitudes_).astype(X.dtype)
 

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from threadpoolctl import threadpool_info
 
 import sparker._backends
-from sparker import NullDistribution, SparKerTest, two_sample_test
+from sparker import NullDistribution, SparKerTest, systematic_p_value, two_sample_test
 from sparker._aggregation import EXPONENT, Rule, aggregate, count_exceedances
 from sparker._calibration import BATCH, generator, simulate
 from sparker._null import MAX_FAILED, ToyFailure
@@ -477,11 +477,14 @@ class TestModes:
             with pytest.raises(ValueError, match=f'"{calibration}" needs.*rows of equal weight.*bootstrap'):
                 test.p_value()
 
-    def test_weighted_data_rows_are_refused_by_p_value_but_not_by_fit(self, samples, quick):
-        weight = np.repeat([1.0, 2.0], [120, 40])
-        test = SparKerTest(**quick).fit(np.concatenate(samples), np.repeat([0, 1], [120, 40]), sample_weight=weight)
-        with pytest.raises(ValueError, match="data rows of weight 1.*sample_weight"):
+    @pytest.mark.parametrize("calibration", ["permutation", "split", "bootstrap", lambda rng: None])
+    def test_weighted_data_rows_are_refused_by_p_value_but_not_by_fit(self, samples, quick, calibration):
+        X, y, weight = np.concatenate(samples), np.repeat([0, 1], [120, 40]), np.repeat([1.0, 2.0], [120, 40])
+        test = SparKerTest(calibration=calibration, **quick).fit(X, y, sample_weight=weight)
+        with pytest.raises(ValueError, match="data rows of toys have weight 1, but sample_weight"):
             test.p_value()
+        with pytest.raises(ValueError, match="data rows of toys have weight 1|has calibration|weights that differ"):
+            systematic_p_value(test, {"callable": lambda rng: None})
 
     def test_split_needs_twice_as_many_reference_rows(self, samples, quick):
         with pytest.raises(ValueError, match="twice as many reference.*found 79 and 40"):

@@ -68,6 +68,12 @@ def test_constant_columns_change_nothing(pair):
     assert_array_equal(entries(np.full((30, 2), 0.1), np.arange(30) > 20), 0)
 
 
+def test_constant_columns_change_nothing_beside_more_features_than_directions(rng):
+    X, is_data = rng.normal(size=(300, 60)), np.arange(300) >= 200
+    padded = np.column_stack([X, np.full((300, 500), 7.0)])
+    assert_allclose(entries(padded, is_data), entries(X, is_data), rtol=1e-9)
+
+
 def test_equal_columns_do_not_dominate(pair, rng):
     X, is_data = pair
     noise = 1e-9 * rng.normal(size=300)  # as a direction of its own it would count like a column

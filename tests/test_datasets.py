@@ -125,11 +125,14 @@ def test_unknown_change_and_fraction_are_named():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: make_mixture("grow", strength=10), "strength is 10: needed is 0 or more, up to 4"),
+        (lambda: make_mixture("grow", strength=10), "strength is 10: needed is 0 or more and finite, up to 4"),
         (lambda: make_mixture("sharpen", strength=-1), "strength is -1"),
         (lambda: make_exponential(expected_count=0), "expected_count is 0: needed is > 0"),
         (lambda: make_square(counts=(1, 2)), "counts is"),
-        (lambda: make_glitches(n_data=0), "n_data is 0: needed is >= 1"),
+        (lambda: make_square(counts=40), "counts is 40: needed is a tuple of three finite numbers"),
+        (lambda: make_mixture("shift", strength=np.inf), "strength is inf"),
+        (lambda: make_exponential(n_reference=1e4), "n_reference is 10000.0: needed is a whole number"),
+        (lambda: make_glitches(n_data=0), "n_data is 0: needed is a whole number >= 1"),
         (lambda: make_uniform_anomalies(n_reference=0), "n_reference is 0"),
         (lambda: make_clump(2, n_clumped=99), "n_clumped is 99: needed is from 1 to 2"),
         (lambda: make_clump(0), "n_features is 0"),

@@ -21,6 +21,7 @@ from sparker.displays import (
     PowerCurveDisplay,
     ScalesDisplay,
 )
+from sparker.peers import MMDTest
 
 matplotlib.use("Agg")
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -270,6 +271,11 @@ def test_the_reference_is_scaled_to_the_count_of_the_fit(quick, samples):
     test = SparKerTest(**quick, expected_count=50).fit(*samples)
     test.set_params(expected_count=1e6)
     assert_allclose(KernelsDisplay.from_estimator(test, *samples).reference_weight.sum(), 50)
+
+
+def test_a_test_without_kernels_is_named(samples):
+    with pytest.raises(TypeError, match="MMDTest has no kernels that could be drawn: needed is a SparKerTest"):
+        KernelsDisplay.from_estimator(MMDTest(random_state=0).fit(*samples), *samples)
 
 
 @pytest.mark.parametrize("features", [[5], [-1], "z", ["x", "z"], [], [0, 1, 0]])

@@ -330,7 +330,7 @@ class TestFit:
         bank = fit(samples, quick, calibration="split").calibrate()
         X, y, weight = np.concatenate(samples), np.repeat([0, 1], [120, 40]), np.repeat([1.0, 2.0], [120, 40])
         test = SparKerTest(**quick, calibration="split", null_distribution=bank)
-        with pytest.raises(ValueError, match="data rows of weight 1"):
+        with pytest.raises(ValueError, match="data rows of toys have weight 1"):
             test.fit(X, y, sample_weight=weight)
 
     def test_stopped_toys_serve_nobody(self, samples, quick):

@@ -9,7 +9,7 @@ from scipy.special import expit
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sparker import peers
+from sparker import SparKerTest, peers
 from sparker._pool import Pool
 from sparker._toys import PermutationToys, pair_weights
 from sparker.datasets import make_exponential
@@ -102,7 +102,7 @@ class TestMMD:
     def test_is_zero_on_average_under_the_null(self, rng):
         pool = Pool([rng.normal(size=(80, 2))])
         toys = [PermutationToys(pool, 30, None).draw(rng)[1] for _ in range(800)]
-        statistic = peers.MMDStatistic(2)
+        statistic = peers.MMDStatistic(2, counting=False)
         values = np.array([v for v, _ in statistic.share(pool, toys, np.array([2.0, 0.5]))])
         assert_allclose(values.mean(axis=0) / (values.std(axis=0) / np.sqrt(800)), 0, atol=4)
 
@@ -119,12 +119,57 @@ class TestMMD:
         assert_allclose(test.score_samples(x), np.log(data / reference), rtol=1e-9)
         assert np.all(np.isfinite(test.score_samples(np.full((1, 2), 1e3))))
 
-    def test_one_data_row(self, samples):
-        test = MMDTest(n_toys=9, random_state=0).fit(samples[0], samples[1][:1])
-        assert np.all(np.isfinite(test.statistics_))
+    def test_one_row_makes_no_pair_and_a_term_of_0(self, rng):
+        reference, row = rng.normal(size=(200, 50)), 3 + rng.normal(size=(1, 50))
+        test = MMDTest(random_state=0).fit(reference, row)
+        for width, found in zip(test.scales_["width"], test.statistics_, strict=True):
+            rr, rd = (rbf_kernel(reference, rows, 0.5 / width**2) for rows in (reference, row))
+            assert_allclose(found, (rr.sum() - 200) / (200 * 199) - 2 * rd.mean(), rtol=1e-9)
+
+    def test_with_an_expected_count_compares_numbers_of_rows(self, samples):
+        R, D = samples
+        test = MMDTest(random_state=0, expected_count=25.0).fit(*samples)
+        for width, found in zip(test.scales_["width"], test.statistics_, strict=True):
+            rr, dd, rd = (rbf_kernel(a, b, 0.5 / width**2) for a, b in ((R, R), (D, D), (R, D)))
+            want = (rr.sum() - 120) / (120 * 119) + (dd.sum() - 40) / 25**2 - 2 * rd.sum() / (120 * 25)
+            assert_allclose(found, want, rtol=1e-9)
+
+    def test_with_an_expected_count_is_unbiased(self, rng):
+        """0 on average if the count is as expected; if it is twice that, (2 - 1)^2 times the mean of the kernel."""
+        reference = rng.normal(size=(200, 1))
+        draws = [Pool([reference, rng.normal(size=(rng.poisson(40), 1))]) for _ in range(600)]
+        for expected, ratio in ((40.0, 1.0), (20.0, 2.0)):
+            statistic, values = peers.MMDStatistic(1, counting=True), []
+            for pool in draws:
+                is_data = np.arange(pool.n_rows) >= 200
+                weights = pair_weights(pool, 1.0 * ~is_data, 1.0 * is_data, expected)
+                values.append(statistic.share(pool, [weights], np.array([1.0]))[0][0][0])
+            # Of the rows of this reference; of independent pairs the mean of exp(-(x - y)^2 / 2) is 3^-1/2.
+            kernels = np.exp(-((reference - reference.T) ** 2) / 2)
+            own = (kernels.sum() - 200) / (200 * 199)
+            cross = np.mean(np.exp(-(reference**2) / 4) / 2**0.5)
+            want = own + ratio**2 / 3**0.5 - 2 * ratio * cross
+            assert_allclose(np.mean(values), want, atol=4 * np.std(values) / 600**0.5)
+
+    def test_a_count_is_evidence(self, rng):
+        for n_data in (60, 160):
+            reference, data = rng.normal(size=(500, 1)), rng.normal(size=(n_data, 1))
+            assert MMDTest(expected_count=100.0, n_toys=39, random_state=0).fit(reference, data).p_value() <= 0.05
 
 
 class TestStaticKernels:
+    def test_an_offset_changes_nothing(self, samples):
+        for offset in (2.0**20, 2.0**30):
+            R, D = ((X * 2**14).round() / 2**14 for X in samples)  # numbers that keep all their bits
+            near, far = (StaticKernelTest(12, n_widths=2, random_state=0).fit(R + o, D + o) for o in (0, offset))
+            assert_allclose(far.statistics_, near.statistics_, rtol=1e-5)
+            assert_allclose(far.score_samples(D + offset), near.score_samples(D), atol=1e-4)
+
+    def test_rounding_is_not_ranked(self):
+        for value in (1.1e8, 12345.678, 0.1):
+            test = StaticKernelTest(random_state=0).fit(np.full((200, 3), value), np.full((50, 3), value))
+            assert_array_equal(test.statistics_, 0)
+
     def test_minimise_the_penalised_logistic_loss(self, samples):
         test = StaticKernelTest(8, penalty=1e-3, random_state=0).fit(*samples)
         X, is_data = np.concatenate(samples), np.arange(160) >= 120
@@ -205,7 +250,7 @@ def test_weights_of_a_callable_toy(rng):
     """The statistic of a pair depends on its weights alone, not on how the pool is cut into blocks."""
     X = rng.normal(size=(50, 2))
     pools = Pool([X]), Pool([X[:20], X[20:]])
-    for statistic in (peers.MMDStatistic(2), peers.StaticKernelStatistic(6, 2, None, 1e-4, 200)):
+    for statistic in (peers.MMDStatistic(2, True), peers.StaticKernelStatistic(6, 2, None, 1e-4, 200)):
         found = []
         for pool in pools:
             weights = pair_weights(pool, np.where(np.arange(50) < 30, 1.0, 0.0), np.arange(50) * 1.0 // 30, 40.0)
@@ -214,12 +259,30 @@ def test_weights_of_a_callable_toy(rng):
         assert_allclose(*found, rtol=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
-def test_a_statistic_that_is_not_finite_is_an_error_and_no_discovery(rng):
-    reference, data = rng.normal(size=(200, 2)), rng.normal(size=(50, 2))
-    data[0] = 1e200
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_statistic_that_is_not_finite_is_an_error_and_no_discovery(samples):
     with pytest.raises(ValueError, match="The statistic is not finite.*Rescale them"):
-        MMDTest(random_state=0).fit(reference, data)
+        LikelihoodRatioTest(lambda X: np.full(len(X), 1e308)).fit(*samples)
+
+
+@pytest.mark.parametrize("make", [MMDTest, StaticKernelTest])
+@pytest.mark.parametrize("scale", [1e-170, 1e-160, 1e160])
+def test_features_out_of_range_are_refused(make, scale, samples):
+    with pytest.raises(ValueError, match="too large for float64|too near to each other"):
+        make(random_state=0).fit(*(X * scale for X in samples))
+
+
+@pytest.mark.parametrize("width", [1e-200, 1e200])
+def test_a_width_out_of_range_is_refused(width, samples):
+    with pytest.raises(ValueError, match="leave the range of float64"):
+        StaticKernelTest(width=width).fit(*samples)
+
+
+@pytest.mark.parametrize("make", [MMDTest, StaticKernelTest, SparKerTest])
+def test_rows_too_large_to_be_scored_are_refused(make, samples):
+    test = make(random_state=0).fit(*samples)
+    with pytest.raises(ValueError, match="Features as large as 1e\\+200"):
+        test.score_samples([[0.0, 1e200]])
 
 
 def test_toys_of_another_log_ratio_are_refused(samples):

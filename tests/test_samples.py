@@ -249,6 +249,10 @@ class TestRefusals:
             self.refuse(rf"data has the columns \['{columns[0]}', '{columns[1]}'\].*\['a', 'b'\]", reference, data=data)
             self.refuse("data has the columns", reference, data)
 
+    def test_columns_that_are_numbers_in_another_order(self, samples):
+        reference, data = (pd.DataFrame(rows) for rows in samples)
+        self.refuse(r"data has the columns \[1, 0\].*\[0, 1\]", reference, data[[1, 0]])
+
 
 class TestScaledApart:
     def test_warn_of_a_pipeline_that_transformed_one_sample(self, samples):

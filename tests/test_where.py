@@ -78,6 +78,11 @@ class TestLocal:
         for width in (0.0, np.nan, np.inf, "wide"):
             with pytest.raises(ValueError, match="width is .*: needed is a finite number > 0"):
                 test.local_p_values([[0.0, 0.0]], width)
+        for width in (1e-160, 1e300):
+            with pytest.raises(ValueError, match="leave the range of float64"):
+                test.local_p_values([[0.0, 0.0]], width)
+        with pytest.raises(ValueError, match="Features as large as 1e"):
+            test.local_p_values([[0.0, 1e200]], 1.0)
         samples[1][0] += 1
         with pytest.raises(ValueError, match="changed in place"):
             test.local_p_values([[0.0, 0.0]], 1.0)
@@ -192,8 +197,9 @@ class TestKernelSignificance:
         assert np.linalg.norm(first.center - [2, 1]) < 0.2
         assert first.corrected_pvalue == first.local_pvalue == 0.01
 
+    @pytest.mark.parametrize("n_widths", [1, 3])
     @pytest.mark.parametrize(("n_near", "kind"), [(3, "rare"), (25, "score"), (120, "dense")])
-    def test_kernels_are_compared_with_places_of_as_many_rows(self, rng, monkeypatch, n_near, kind):
+    def test_kernels_are_compared_with_places_of_as_many_rows(self, rng, monkeypatch, n_near, kind, n_widths):
         """With the largest scores of toys where rows are rare, where they are dense, or of all places."""
         found, compare = [], _where.corrected_p_values
 
@@ -203,7 +209,7 @@ class TestKernelSignificance:
 
         monkeypatch.setattr(_where, "corrected_p_values", spy)
         data = np.concatenate([rng.normal(size=(600, 1)), rng.normal(100.0, 0.01, size=(n_near, 1))])
-        test = SparKerTest(1, n_widths=1, width_init=1.0, width_final=1.0, n_toys=9, random_state=0)
+        test = SparKerTest(1, n_widths=n_widths, width_init=1.0, width_final=1.0, n_toys=9, random_state=0)
         test.fit(np.concatenate([rng.normal(size=(1000, 1)), [[100.0]]]), data).kernel_significance()
         assert_allclose(test.centers_, 100, atol=1)
         kinds = [kind for kind in test.scales_["kind"] if kind in ("score", "rare", "dense")]
