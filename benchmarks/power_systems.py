@@ -109,7 +109,7 @@ def _energy(pair: SamplePair, expected_count: float | None, seed: int) -> np.nda
 ALL = [
     sparker(),
     System("ideal", _likelihood_ratio, knows_truth=True),
-    System("MMD", _estimator(lambda **given: MMDTest(**given)), Rule("min-mean")),
+    System("MMD", _estimator(lambda expected_count, **given: MMDTest(**given)), Rule("min-mean")),
     System("static kernels", _estimator(lambda **given: StaticKernelTest(n_kernels=100, **given)), Rule("min")),
     System(
         "static kernels, 5 widths",

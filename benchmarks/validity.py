@@ -3,11 +3,13 @@
 Run: python benchmarks/validity.py [--jobs 2] [--sets 400] [--only TEXT]; afterwards --again reruns, with ten times the
 sets and fresh seeds, the cells above their 99 % limit. The design is fractional: for every mode each factor is varied
 alone about N_R / N_D = 5, N_D = 30, d = 1, continuous rows, and sizes are crossed for continuous rows; N_R above 6000
-only in d = 1 and 5, with half of the sets. Small samples of continuous rows have five times the sets under permutation,
-whose rates must be the nominal ones, and with counts and 19 toys, which are approximate. 19 toys for 10 and 5 %, 99 for
-1 %, so that alpha (n + 1) is whole. Beside the p of the test, "aggregate", a cell counts the smallest corrected p of
-the kernels, "corrected", and the p of the same test with early stopping, "stopped" (99 toys only). "copies", rows that
-each sample repeats by itself, are no null of independent rows: fit warns of them, and the summary leaves them out.
+only in d = 1 and 5, with half of the sets. Split toys share a pool that is not that of the observed pair: rows with
+tails, where pools differ most, have cells of their own. Small samples of continuous rows have five times the sets under
+permutation, whose rates must be the nominal ones, and with counts and 19 toys, which are approximate. 19 toys for 10
+and 5 %, 99 for 1 %, so that alpha (n + 1) is whole. Beside the p of the test, "aggregate", a cell counts the smallest
+corrected p of the kernels, "corrected", and the p of the same test with early stopping, "stopped" (99 toys only).
+"copies", rows that each sample repeats by itself, are no null of independent rows: fit warns of them, and the summary
+leaves them out.
 Resumable; writes benchmarks/tables/validity.csv and validity_summary.csv, and prints how many rates are above their
 limit beside the 99 % quantile of what chance gives.
 """
@@ -30,6 +32,7 @@ from sparker import SparKerTest
 LEVELS = (0.1, 0.05, 0.01)
 MODES = ("permutation", "split", "bootstrap", "callable", "permutation, counts", "split, counts")
 KINDS = ("continuous", "heavy-tailed", "ties", "duplicates", "correlated", "scaler")
+TAILS = [("skewed", 4, 200), ("heavy-tailed", 2, 60)]  # kinds, features and data rows where pools differ much
 STOPPING = 10
 
 
@@ -79,6 +82,7 @@ def design() -> Iterator[Cell]:
             cells += [Cell(mode, n_features=d, n_data=1700, ratio=ratio) for d in (2, 10) for ratio in (0.5, 2)]
         cells += [Cell(mode, n_toys=99), Cell(mode, "ties", 5, n_toys=99)]
     cells += [Cell("permutation", "copies", d) for d in (1, 5)]
+    cells += [Cell("split", kind, d, n, ratio, n_toys=99) for kind, d, n in TAILS for ratio in (2, 5, 20)]
     unique = dict.fromkeys(cell for cell in cells if cell.possible())
     yield from sorted(unique, key=lambda cell: cell.n_data * (1 + cell.ratio) * (1 + cell.n_toys))
 
@@ -88,6 +92,8 @@ def draw_rows(cell: Cell, n: int, rng: np.random.Generator) -> np.ndarray:
     rows = rng.normal(size=(n, cell.n_features))
     if cell.kind == "heavy-tailed":
         return rng.standard_t(1.5, size=rows.shape)
+    if cell.kind == "skewed":
+        return np.exp(rows)
     if cell.kind == "ties":
         return np.round(rows)
     if cell.kind == "copies":

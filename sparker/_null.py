@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-SCHEMA = 7
+SCHEMA = 8
 ARRAYS = ("values", "converged", "failed", "seeds", "numbers")
 
 CURES = {  # what to do where an item differs

@@ -6,6 +6,10 @@ both samples: for unweighted rows it does not depend on the labels, and an exces
 finite score. `sparker._pool.Weights.spread` is v for any weights. To V comes a fifth of a row of the smaller sample, so
 that a row or two where there are no others do not outscore what is significant.
 
+A lone row thus has a squared score below 5, which is the least that an entry can be: one row, wherever it is, is no
+evidence. A pool whose widest kernels reach all but an outlier would else rank the score of that row among those of
+toys from another pool, whose kernels all reach both samples alike and score nothing.
+
 Scores are near Gaussian where a kernel reaches many rows and skewed where it reaches few. The largest of all is decided
 by the places that fluctuate most, so that the largest where rows are rare and the largest where they are dense are
 entries with p-values of their own.
@@ -29,6 +33,7 @@ Array = npt.NDArray[Any]
 SAMPLE = 20_000  # rows from which spread-out candidates are chosen
 
 PSEUDO = 0.2  # rows added to V
+LONE = 1 / PSEUDO  # squared score that one row alone can have at most
 RARE, DENSE = 5.0, 30.0  # expected rows in reach of a candidate, below which rows are rare, and above which dense
 
 FEWEST, MOST, PAIRS = 200, 1000, 40_000_000  # candidates, and pairs of them with the rows of the pool
@@ -65,11 +70,12 @@ class Scores:
 
         Of shape (3, n_widths). Where rows are rare, or dense, others count less, by how many rows they have in reach.
         With a sharp edge there might be candidates of the observed pair and none of the toys, where these have other
-        candidates.
+        candidates. What a lone row could score is the least of them.
         """
         squared = np.square(self.values)
         rare, dense = RARE / np.maximum(self.rows, RARE), np.minimum(self.rows, DENSE) / DENSE
-        return np.stack([squared.max(axis=1), (squared * rare).max(axis=1), (squared * dense).max(axis=1)])
+        found = np.stack([squared.max(axis=1), (squared * rare).max(axis=1), (squared * dense).max(axis=1)])
+        return np.maximum(found, LONE)
 
     def classes(self) -> npt.NDArray[np.intp]:
         """Which row of `largest` each candidate is like: 1 where rows are rare, 2 where they are dense, else 0."""

@@ -53,7 +53,6 @@ class MMDStatistic(_Evaluated):
     """Unbiased estimate of the squared maximum mean discrepancy at each of several widths."""
 
     n_widths: int
-    counting: bool
 
     def learn(self, pool: Pool, rng: np.random.Generator) -> Array:
         """Widths from the median distance of the pooled rows, widest first."""
@@ -83,10 +82,8 @@ class MMDStatistic(_Evaluated):
                     sums[k, 2] += np.sum(c * once[:, :n_toys] + w * right[:, n_toys:], axis=0)
         w_total, c_total = np.split(weights.sum(axis=0, dtype=np.float64), 2)
         w_self, c_self = np.split(np.square(weights, dtype=np.float64).sum(axis=0), 2)
-        # Poisson numbers of rows, W expected, make W^2 pairs on average; the reference is scaled to W.
-        data_total, data_pairs = (w_total, w_total**2) if self.counting else (c_total, c_total**2 - c_self)
-        mmd = _per_pair(sums[:, 0] - w_self, w_total**2 - w_self) + _per_pair(sums[:, 1] - c_self, data_pairs)
-        return [(values, True) for values in (mmd - 2 * sums[:, 2] / (w_total * data_total)).T]
+        mmd = _per_pair(sums[:, 0] - w_self, w_total**2 - w_self) + _per_pair(sums[:, 1] - c_self, c_total**2 - c_self)
+        return [(values, True) for values in (mmd - 2 * sums[:, 2] / (w_total * c_total)).T]
 
 
 def _per_pair(total: Array, pairs: Array) -> Array:
@@ -128,19 +125,13 @@ class MMDTest(_Peer):
 
     MMD^2 = sum_{i != j} w_i w_j k_ij / (W^2 - sum w^2) + the same for the data - 2 sum_ij w_i c_j k_ij / (W N_D).
 
-    With ``expected_count`` N0 the count is evidence too: the densities are no longer normalised, and N0 stands in place
-    of N_D, and N0^2 of the number of pairs, so that a mean over Poisson numbers of rows is the squared distance of the
-    expected numbers of rows per kernel, over N0^2.
-
-    The cost grows with the square of the number of rows, the memory does not. Copies of a row make pairs, a row of
-    weight 2 does not with itself.
+    It compares densities, whatever the numbers of rows: there is no ``expected_count``. The cost grows with the square
+    of the number of rows, the memory does not. Copies of a row make pairs, a row of weight 2 does not with itself.
 
     Parameters
     ----------
     n_widths : int, default=3
         Number of widths: the median distance of pooled rows, times powers of 2 around 1.
-    expected_count : float, default=None
-        See `sparker.SparKerTest`.
     calibration : {"permutation", "split", "bootstrap"} or callable, default="permutation"
         See `sparker.SparKerTest`.
     n_toys : int, default=500
@@ -188,15 +179,15 @@ class MMDTest(_Peer):
     """
 
     _parameter_constraints = {
-        **TwoSampleTest._parameter_constraints,
+        **{name: rule for name, rule in TwoSampleTest._parameter_constraints.items() if name != "expected_count"},
         "n_widths": [Interval(Integral, 1, None, closed="left")],
     }
+    expected_count = None
 
     def __init__(
         self,
         n_widths: int = 3,
         *,
-        expected_count: float | None = None,
         calibration: str | Callable[..., Any] = "permutation",
         n_toys: int = 500,
         aggregation: str = "min-mean",
@@ -208,7 +199,6 @@ class MMDTest(_Peer):
         verbose: int = 0,
     ) -> None:
         self.n_widths = n_widths
-        self.expected_count = expected_count
         self.calibration = calibration
         self.n_toys = n_toys
         self.aggregation = aggregation
@@ -220,7 +210,7 @@ class MMDTest(_Peer):
         self.verbose = verbose
 
     def _make_statistic(self) -> MMDStatistic:
-        return MMDStatistic(self.n_widths, self.expected_count is not None)
+        return MMDStatistic(self.n_widths)
 
     def _observe(self, fitted: Fitted) -> Array:
         _refuse_negative(fitted)

@@ -102,7 +102,7 @@ class TestMMD:
     def test_is_zero_on_average_under_the_null(self, rng):
         pool = Pool([rng.normal(size=(80, 2))])
         toys = [PermutationToys(pool, 30, None).draw(rng)[1] for _ in range(800)]
-        statistic = peers.MMDStatistic(2, counting=False)
+        statistic = peers.MMDStatistic(2)
         values = np.array([v for v, _ in statistic.share(pool, toys, np.array([2.0, 0.5]))])
         assert_allclose(values.mean(axis=0) / (values.std(axis=0) / np.sqrt(800)), 0, atol=4)
 
@@ -126,35 +126,9 @@ class TestMMD:
             rr, rd = (rbf_kernel(reference, rows, 0.5 / width**2) for rows in (reference, row))
             assert_allclose(found, (rr.sum() - 200) / (200 * 199) - 2 * rd.mean(), rtol=1e-9)
 
-    def test_with_an_expected_count_compares_numbers_of_rows(self, samples):
-        R, D = samples
-        test = MMDTest(random_state=0, expected_count=25.0).fit(*samples)
-        for width, found in zip(test.scales_["width"], test.statistics_, strict=True):
-            rr, dd, rd = (rbf_kernel(a, b, 0.5 / width**2) for a, b in ((R, R), (D, D), (R, D)))
-            want = (rr.sum() - 120) / (120 * 119) + (dd.sum() - 40) / 25**2 - 2 * rd.sum() / (120 * 25)
-            assert_allclose(found, want, rtol=1e-9)
-
-    def test_with_an_expected_count_is_unbiased(self, rng):
-        """0 on average if the count is as expected; if it is twice that, (2 - 1)^2 times the mean of the kernel."""
-        reference = rng.normal(size=(200, 1))
-        draws = [Pool([reference, rng.normal(size=(rng.poisson(40), 1))]) for _ in range(600)]
-        for expected, ratio in ((40.0, 1.0), (20.0, 2.0)):
-            statistic, values = peers.MMDStatistic(1, counting=True), []
-            for pool in draws:
-                is_data = np.arange(pool.n_rows) >= 200
-                weights = pair_weights(pool, 1.0 * ~is_data, 1.0 * is_data, expected)
-                values.append(statistic.share(pool, [weights], np.array([1.0]))[0][0][0])
-            # Of the rows of this reference; of independent pairs the mean of exp(-(x - y)^2 / 2) is 3^-1/2.
-            kernels = np.exp(-((reference - reference.T) ** 2) / 2)
-            own = (kernels.sum() - 200) / (200 * 199)
-            cross = np.mean(np.exp(-(reference**2) / 4) / 2**0.5)
-            want = own + ratio**2 / 3**0.5 - 2 * ratio * cross
-            assert_allclose(np.mean(values), want, atol=4 * np.std(values) / 600**0.5)
-
-    def test_a_count_is_evidence(self, rng):
-        for n_data in (60, 160):
-            reference, data = rng.normal(size=(500, 1)), rng.normal(size=(n_data, 1))
-            assert MMDTest(expected_count=100.0, n_toys=39, random_state=0).fit(reference, data).p_value() <= 0.05
+    def test_compares_densities_whatever_the_count(self, samples):
+        assert "expected_count" not in MMDTest().get_params()
+        assert MMDTest(n_toys=9, random_state=0).fit(*samples).result().mode == "shape only"
 
 
 class TestStaticKernels:
@@ -250,7 +224,7 @@ def test_weights_of_a_callable_toy(rng):
     """The statistic of a pair depends on its weights alone, not on how the pool is cut into blocks."""
     X = rng.normal(size=(50, 2))
     pools = Pool([X]), Pool([X[:20], X[20:]])
-    for statistic in (peers.MMDStatistic(2, True), peers.StaticKernelStatistic(6, 2, None, 1e-4, 200)):
+    for statistic in (peers.MMDStatistic(2), peers.StaticKernelStatistic(6, 2, None, 1e-4, 200)):
         found = []
         for pool in pools:
             weights = pair_weights(pool, np.where(np.arange(50) < 30, 1.0, 0.0), np.arange(50) * 1.0 // 30, 40.0)

@@ -10,7 +10,7 @@ from scipy import stats
 from sparker import PowerCurve, SparKerTest, power_curve, toys_needed
 from sparker._pool import Pool
 from sparker._toys import SplitToys
-from sparker.peers import LikelihoodRatioTest, MMDTest
+from sparker.peers import LikelihoodRatioTest, MMDTest, StaticKernelTest
 from sparker.planning import _Trials
 
 
@@ -81,7 +81,7 @@ class TestPowerCurve:
         assert_array_equal(two.p_values, curve.p_values)
 
     def test_takes_any_test_and_a_poisson_count(self, samples):
-        for test in (MMDTest(n_toys=19), MMDTest(n_toys=19, expected_count=30.0)):
+        for test in (MMDTest(n_toys=19), StaticKernelTest(n_toys=19, expected_count=30.0)):
             curve = power_curve(samples[0], far, [0.9], n_data=30, test=test, n_trials=5, random_state=0)
             assert curve.power[0] == 1
 

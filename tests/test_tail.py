@@ -263,7 +263,7 @@ class TestInATest:
 
     def test_a_strong_signal_goes_beyond_the_toys(self, rng, quick):
         reference = rng.normal(size=(400, 2))
-        data = np.concatenate([rng.normal(size=(100, 2)), rng.normal(1.5, 0.1, size=(40, 2))])
+        data = np.concatenate([rng.normal(size=(100, 2)), rng.normal(1.5, 0.1, size=(60, 2))])
         quick = quick | {"n_widths": 5, "n_candidates": 60, "n_toys": 200, "tail": "pareto"}
         results = (SparKerTest(**(quick | {"random_state": i})).fit(reference, data).result() for i in range(6))
         result = next(result for result in results if not result.tail_note)  # one right fit in twenty is refused
