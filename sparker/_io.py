@@ -63,7 +63,12 @@ def read_pair(reference: str, data: str, columns: Columns = None) -> tuple[Table
     Raises
     ------
     InputError
-        If a file cannot be used, or if the columns differ.
+        If a file cannot be used, if the columns differ, or if a header of numbers would be read as a row.
+
+    Warns
+    -----
+    UserWarning
+        If one file names its columns, and the other is a CSV file without a header.
     """
     first, second = read_table(reference, columns), read_table(data, columns)
     if first.names is not None and second.names is not None and first.names != second.names:
@@ -71,7 +76,27 @@ def read_pair(reference: str, data: str, columns: Columns = None) -> tuple[Table
     n_first, n_second = first.rows.shape[1], second.rows.shape[1]
     if n_first != n_second:
         raise InputError(f"{reference} has {_counted(n_first, 'column')}, but {data} has {n_second}: they must agree.")
+    _refuse_header_of_numbers(first, second)
+    named, bare = (first, second) if second.names is None else (second, first)
+    if bare.names is None and named.names is not None and file_of(bare.source).suffix.lower() == ".csv":
+        warnings.warn(
+            f"{bare.source} has no header: its columns are taken to be in the order of those of {named.source}.",
+            UserWarning,
+            stacklevel=2,
+        )
     return first, second
+
+
+def _refuse_header_of_numbers(first: Table, second: Table) -> None:
+    """Refuse CSV files that begin with the same line of whole numbers, none twice, as headers of years or bins are."""
+    line, files = first.rows[0], [file_of(table.source) for table in (first, second)]
+    is_csv = all(file.suffix.lower() == ".csv" for file in files) and first.names is second.names is None
+    if is_csv and len(np.unique(line)) == len(line) > 2 and np.all(line % 1 == 0) and np.all(line == second.rows[0]):
+        raise InputError(
+            f"{first.source} and {second.source} begin with the same line of numbers, "
+            f"{_listed([f'{x:g}' for x in line])}. If it is a header, name the columns or leave it out; if it is a "
+            "row, put another one first."
+        )
 
 
 def read_table(source: str, columns: Columns = None) -> Table:

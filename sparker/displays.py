@@ -434,7 +434,7 @@ class KernelsDisplay:
         feature_names : sequence of str of length n_features, default=None
             Labels; None takes the names of the columns in the fit.
         sample_weight : array-like of shape (n_reference,), default=None
-            Weights of the reference in the fit.
+            Weights of the reference; None takes those of the fit.
         ax : Axes, default=None
             Where to draw; None makes a figure.
         **kwargs
@@ -448,8 +448,8 @@ class KernelsDisplay:
         Raises
         ------
         ValueError
-            If `data` are not rows, if `features` or `feature_names` do not fit the columns, or if the steps of the
-            Pipeline are not linear.
+            If `data` are not rows, if there is not one weight for each row of `reference`, if `features` or
+            `feature_names` do not fit the columns, or if the steps of the Pipeline are not linear.
         TypeError
             If the test has no kernels.
         """
@@ -463,7 +463,7 @@ class KernelsDisplay:
             raise ValueError(
                 f"data has shape {D.shape}: needed are its rows, (n_data, n_features), apart from the reference."
             )
-        weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        weight = _weight_of(test, sample_weight, len(X))
         if feature_names is None:
             feature_names = getattr(estimator, "feature_names_in_", [f"feature {j}" for j in range(X.shape[1])])
         if len(feature_names) != X.shape[1]:
@@ -668,6 +668,21 @@ def _columns(features: int | str | Sequence[int | str], names: Sequence[str]) ->
             f"features is {given}: needed are one or two columns, by number from 0 to {len(names) - 1} or by name."
         )
     return [known.index(feature) % len(names) for feature in given]
+
+
+def _weight_of(test: Any, sample_weight: Any, n_rows: int) -> Array:
+    """Weights of the rows of the reference that is drawn: by default those of the fit."""
+    observed = test._fitted.observed
+    of_fit = observed.raw_weight[: observed.n_reference]
+    if sample_weight is None and (not len(of_fit) or np.ptp(of_fit) == 0):
+        return np.ones(n_rows)
+    weight = np.asarray(of_fit if sample_weight is None else sample_weight, dtype=np.float64)
+    if weight.shape != (n_rows,):
+        raise ValueError(
+            f"sample_weight has shape {weight.shape}{'' if sample_weight is not None else ' in the fit'}: needed is a "
+            f"weight for each of the {n_rows} rows of reference."
+        )
+    return weight
 
 
 def _telling_features(reference: Array, center: Array) -> list[int]:

@@ -141,7 +141,7 @@ class BatchMonitor:
     Notes
     -----
     All batches are compared with the same reference and toys. If these happen to be unlike the truth, every batch is
-    judged by the same mistake: over references and toys the rate of false alarms is alpha or less, for one of them it
+    judged by the same mistake: over references and toys the rate of false alarms is about alpha, for one of them it
     is not. What finite toys do is known: with k = floor(alpha (n_toys + 1)) the rate follows Beta(k, n_toys + 1 - k)
     ([1]_). What a finite reference does shrinks with N_D / N_R and has no such formula: take 20 reference rows for a
     data row. For the same reason evidence of batches must not be multiplied.

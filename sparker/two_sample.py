@@ -134,8 +134,9 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
     statistics_ : ndarray of shape (n_scales,)
         t at each recorded width; then, with ``start="score"``, the largest squared score of a single kernel there, the
         largest where rows are rare, with fewer than 5 rows of the smaller sample in reach, and the largest where they
-        are dense, with 30 or more (others count less); then the joint score, of up to 150 kernels of one width; then
-        the two companions. All of it is calibrated and aggregated. No entry is negative.
+        are dense, with 30 or more (others count less), these three at least 5, which is the most that one row alone can
+        have; then the joint score, of up to 150 kernels of one width; then the two companions. All of it is calibrated
+        and aggregated. No entry is negative.
     scales_ : dict of str to ndarray of shape (n_scales,)
         ``kind`` ("t", "score", "rare", "dense", "joint", "mean" or "spread"), ``width`` and ``weight`` in the aggregate
         of each entry; a companion has width inf.

@@ -273,6 +273,18 @@ def test_the_reference_is_scaled_to_the_count_of_the_fit(quick, samples):
     assert_allclose(KernelsDisplay.from_estimator(test, *samples).reference_weight.sum(), 50)
 
 
+def test_weights_are_those_of_the_fit_unless_given(samples, quick):
+    weight = np.linspace(0.5, 1.5, 120)
+    test = SparKerTest(**quick, calibration="split").fit(*samples, sample_weight=weight)
+    for given in (None, weight):
+        display = KernelsDisplay.from_estimator(test, *samples, sample_weight=given)
+        assert_allclose(display.reference_weight, weight / weight.sum() * 40)
+    with pytest.raises(ValueError, match=r"sample_weight has shape \(120,\) in the fit: needed .* each of the 50 rows"):
+        KernelsDisplay.from_estimator(test, samples[0][:50], samples[1])
+    with pytest.raises(ValueError, match=r"sample_weight has shape \(119,\): needed .* each of the 120 rows"):
+        KernelsDisplay.from_estimator(test, *samples, sample_weight=weight[1:])
+
+
 def test_a_test_without_kernels_is_named(samples):
     with pytest.raises(TypeError, match="MMDTest has no kernels that could be drawn: needed is a SparKerTest"):
         KernelsDisplay.from_estimator(MMDTest(random_state=0).fit(*samples), *samples)

@@ -307,3 +307,21 @@ def test_a_member_of_an_archive_that_is_no_array(folder, rows):
     with zipfile.ZipFile("x.npz", "a") as archive, archive.open("rows.npy", "w") as file:
         np.save(file, rows)
     assert_array_equal(read_table("x.npz").rows, rows)
+
+
+def test_a_header_of_numbers_is_no_row(folder):
+    for name in ("a.csv", "b.csv"):
+        np.savetxt(folder / name, np.random.default_rng(len(name)).normal(size=(5, 4)), delimiter=",")
+        (folder / name).write_text("2020,2021,2022,2023\n" + (folder / name).read_text())
+    with pytest.raises(InputError, match=r"begin with the same line of numbers, 2020, 2021, 2022, 2023\. If it is a h"):
+        read_pair(str(folder / "a.csv"), str(folder / "b.csv"))
+    (folder / "b.csv").write_text("2020,2021,2022,2024\n" + (folder / "b.csv").read_text())
+    assert read_pair(str(folder / "a.csv"), str(folder / "b.csv"))[0].rows.shape == (6, 4)
+
+
+def test_warns_where_one_file_has_no_names(folder):
+    (folder / "a.csv").write_text("x,y\n1,2\n3,4\n")
+    (folder / "b.csv").write_text("1,2\n3,4\n")
+    for first, second in (("a.csv", "b.csv"), ("b.csv", "a.csv")):
+        with pytest.warns(UserWarning, match=r"b\.csv has no header: .* in the order of those of .*a\.csv"):
+            read_pair(str(folder / first), str(folder / second))
