@@ -228,11 +228,11 @@ def names_of(rows: Any) -> list[Any] | None:
     return None if columns is None else list(columns)
 
 
-def check_names(names: list[Any] | None, rows: Any, what: str) -> None:
+def check_names(names: Any, rows: Any, what: str) -> None:
     """Refuse rows whose columns have other names or another order than those of the reference, if both have any."""
     columns = names_of(rows)
-    if names is not None and columns is not None and names != columns:
-        raise ValueError(f"{what} has the columns {columns}, but the reference has {names}: pass them alike.")
+    if names is not None and columns is not None and list(names) != columns:
+        raise ValueError(f"{what} has the columns {columns}, but the reference has {list(names)}: pass them alike.")
 
 
 def warn_if_copied(pool: Pool, n_reference: int) -> None:

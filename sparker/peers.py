@@ -267,9 +267,10 @@ class StaticKernelStatistic(_Evaluated):
     def share(self, pool: Pool, toys: Sequence[Weights], plan: StaticPlan) -> list[tuple[Array, bool]]:
         """T of every toy: the features of the pool are computed once for all of them."""
         values, converged = np.zeros((len(toys), len(plan.widths))), np.ones(len(toys), bool)
+        rows = pool.rows(np.arange(pool.n_rows)) - plan.origin
         with one_blas_thread():
             for j, width in enumerate(plan.widths):
-                features = self.feature_map(plan, width).transform(pool.rows(np.arange(pool.n_rows)) - plan.origin)
+                features = self.feature_map(plan, width).transform(rows)
                 for i, toy in enumerate(toys):
                     coefficients, n_iter = self.fit(features, toy)
                     f = features @ coefficients

@@ -423,8 +423,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
             If a place is the centre of a fitted kernel.
         """
         check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", None)
-        check_names(None if names is None else list(names), centers, "centers")
+        check_names(getattr(self, "feature_names_in_", None), centers, "centers")
         places = check_array(centers, dtype=self._fitted.observed.pool.dtype, input_name="centers")
         if places.shape[1] != self.n_features_in_:
             raise ValueError(f"centers has {places.shape[1]} features, but X has {self.n_features_in_}.")

@@ -483,7 +483,7 @@ class TestModes:
         test = SparKerTest(calibration=calibration, **quick).fit(X, y, sample_weight=weight)
         with pytest.raises(ValueError, match="data rows of toys have weight 1, but sample_weight"):
             test.p_value()
-        with pytest.raises(ValueError, match="data rows of toys have weight 1|has calibration|weights that differ"):
+        with pytest.raises(ValueError, match="data rows of toys have weight 1, but sample_weight"):
             systematic_p_value(test, {"callable": lambda rng: None})
 
     def test_split_needs_twice_as_many_reference_rows(self, samples, quick):
