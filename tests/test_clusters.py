@@ -56,9 +56,9 @@ class TestDask:
         assert 1 <= len(n_sent) <= 10  # not once for each batch; a worker that is late may be sent them again
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("only_copy", [False, True])
-    def test_a_killed_worker_loses_nothing(self, dask_client, samples, monkeypatch, caplog, only_copy):
-        samples = [part + only_copy for part in samples]  # Dask knows equal rows by their key
+    @pytest.mark.parametrize("all_copies", [False, True])
+    def test_killed_workers_lose_nothing(self, dask_client, samples, monkeypatch, caplog, all_copies):
+        samples = [part + all_copies for part in samples]  # Dask knows equal rows by their key
         want = calibrate(samples, n_toys=3000)
         progress, known, killed = sparker._calibration._progress, holders(dask_client), []
 
@@ -66,19 +66,17 @@ class TestDask:
             for k, part in enumerate(progress(parts, *args)):
                 if k == 3:
                     (workers,) = holders(dask_client, known).values()
-                    while only_copy and len(workers) > 1:
-                        dask_client.amm.run_once()  # Dask does so every two seconds
-                        (workers,) = holders(dask_client, known).values()
-                    (pid,) = dask_client.run(os.getpid, workers=workers[:1]).values()
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(workers[0])
+                    # Dask drops copies when it likes, and a worker may fetch one: all workers go, or one that has them.
+                    killed.extend(dask_client.scheduler_info()["workers"] if all_copies else workers[:1])
+                    for pid in dask_client.run(os.getpid, workers=killed).values():
+                        os.kill(pid, signal.SIGKILL)
                 yield part
 
         monkeypatch.setattr(sparker._calibration, "_progress", kill)
         with joblib.parallel_config(backend="dask"):
             assert_array_equal(calibrate(samples, n_toys=3000), want)
-        assert killed[0] not in dask_client.scheduler_info()["workers"]
-        if only_copy:
+        assert not set(killed) & set(dask_client.scheduler_info()["workers"])
+        if all_copies:
             assert "they are sent again" in caplog.text
 
 
