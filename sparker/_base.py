@@ -114,7 +114,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
             The data sample, as a keyword; works with ``Pipeline(transform_input=["data"])``.
         sample_weight : array-like of shape (n_reference,) or (n_samples,), default=None
             Weights of the rows of X. Reference weights are scaled to the expected data count; some may be negative,
-            their sum must be positive. Data weights are >= 0. Rows of weight 0 are dropped.
+            their sum must be positive. Whole numbers that differ are counts of rows, others are event weights, see
+            "Weights" in the user guide. Data weights are >= 0. Rows of weight 0 are dropped.
 
         Returns
         -------

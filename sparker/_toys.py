@@ -175,7 +175,8 @@ def _refuse_weights(calibration: str, weight: Array) -> None:
     if what := _not_events(weight):
         raise ValueError(
             f'calibration="split" needs rows of equal weight, or event weights > 0, and found {what}. Use '
-            'calibration="bootstrap", repeated rows for counts, or a callable that draws a toy pair.'
+            'calibration="bootstrap", or a callable that draws a toy pair. Whole numbers are counts: repeat the rows, or, '
+            "if they are event weights, multiply them by 0.7, since their scale does not matter."
         )
 
 
@@ -415,20 +416,22 @@ class CallableToys:
     n_data: int
     pool: Pool | None = None
     name: str = "callable"
+    caller: str = "calibration(rng)"  # what errors call the function
 
     @classmethod
-    def like(cls, observed: Observed, function: Callable[..., Any]) -> Self:
+    def like(cls, observed: Observed, function: Callable[..., Any], caller: str = caller) -> Self:
         """Toys of the sizes of the observed pair, less the rows that it gives up."""
         _refuse_data_weights(observed)
         pool, used = observed.pool, observed.raw_weight[observed.weights.reference != 0]
-        return cls(function, pool.n_features, pool.dtype, observed.expected, count_rows(used), observed.n_data)
+        sizes = count_rows(used), observed.n_data
+        return cls(function, pool.n_features, pool.dtype, observed.expected, *sizes, caller=caller)
 
     def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
         """See `Toys`."""
         pair = tuple(self.function(rng))
         if len(pair) not in (2, 3):
             raise ValueError(
-                f"calibration(rng) returned {len(pair)} things; needed are reference and data, or reference, data and "
+                f"{self.caller} returned {len(pair)} things; needed are reference and data, or reference, data and "
                 "reference weights."
             )
         reference, data, *rest = pair
@@ -436,13 +439,13 @@ class CallableToys:
         for name, rows in zip(("reference", "data"), blocks, strict=True):
             if rows.ndim != 2 or rows.shape[1] != self.n_features or not len(rows) or not np.all(np.isfinite(rows)):
                 raise ValueError(
-                    f"calibration(rng) returned {name} rows of shape {rows.shape}; "
+                    f"{self.caller} returned {name} rows of shape {rows.shape}; "
                     f"needed are finite numbers of shape (n, {self.n_features}) with n >= 1."
                 )
         raw = np.ones(len(blocks[0])) if not rest else np.asarray(rest[0], dtype=np.float64)
         if raw.shape != (len(blocks[0]),) or not np.all(np.isfinite(raw)) or not 0 < raw.sum() < np.inf:
             raise ValueError(
-                f"calibration(rng) returned reference weights of shape {raw.shape}; needed are {len(blocks[0])} finite "
+                f"{self.caller} returned reference weights of shape {raw.shape}; needed are {len(blocks[0])} finite "
                 "numbers of sum > 0."
             )
         self._check_sizes(count_rows(raw), len(blocks[1]))
@@ -454,16 +457,16 @@ class CallableToys:
         """Refuse toys that are not of the sizes of the observed pair."""
         if n_reference != self.n_reference:
             raise ValueError(
-                f"calibration(rng) returned {n_reference} reference rows; needed are {self.n_reference}, as many as "
+                f"{self.caller} returned {n_reference} reference rows; needed are {self.n_reference}, as many as "
                 "the fit has used."
             )
         if self.expected is None and n_data != self.n_data:
             raise ValueError(
-                f"calibration(rng) returned {n_data} data rows; needed are {self.n_data}, as in the fit. "
+                f"{self.caller} returned {n_data} data rows; needed are {self.n_data}, as in the fit. "
                 "Where the number is not fixed, set expected_count."
             )
         if self.expected is not None and not 1 / FAR < (n_data + NEAR) / (self.expected + NEAR) < FAR:
             raise ValueError(
-                f"calibration(rng) returned {n_data} data rows, and expected_count is {self.expected:g}: needed are "
+                f"{self.caller} returned {n_data} data rows, and expected_count is {self.expected:g}: needed are "
                 "numbers about it."
             )

@@ -73,7 +73,7 @@ def systematic_p_value(
         What the data may follow. Weights: for every reference row the density of the varied reference over that of the
         nominal one, times any constant; >= 0; the reference itself must have rows of equal weight. A callable
         ``draw(rng)`` returns ``(reference, data)`` or ``(reference, data, reference_weight)``, a nominal reference and
-        varied data, of the sizes of the fit, less what ``"split"`` gives up. Weights of 1 are the nominal reference
+        varied data, of the sizes of the fit: N_R reference rows, with ``"split"`` N_R - N_D. Weights of 1 are the nominal reference
         itself, which counts only if it is given.
     combine : {"worst", "average"}, default="worst"
         "worst": the largest p-value, valid whichever variation is true, if it is among those given. "average": the
@@ -209,7 +209,7 @@ def _toys_of(fitted: Fitted, variations: Mapping[str, Variation]) -> list[Toys]:
 
     def make(name: str, variation: Variation) -> Toys:
         if callable(variation):
-            return CallableToys.like(observed, variation)
+            return CallableToys.like(observed, variation, f"The variation {name!r}")
         if not varied:  # the toys of the test itself
             return SplitToys(observed.reference_pool(), observed.n_data, observed.expected)
         return AcceptedToys(observed.reference_pool(), observed.n_data, observed.expected, weights[name], n_reference)
@@ -224,7 +224,8 @@ def _checked(fitted: Fitted, name: str, variation: Variation) -> Array:
         found = "weights that differ" if fitted.calibration == "split" else f"calibration={fitted.calibration!r}"
         raise ValueError(
             f'Weights, as those of {name!r}, vary the toys of calibration="split" and rows of equal weight; the test '
-            f"has {found}. Pass callables that draw the varied pair, or fit with what is needed."
+            f"has {found}. Pass callables that draw the varied pair (see \"A reference that is not exact\" in the user "
+            "guide), or fit with what is needed."
         )
     weight, n = np.asarray(variation, dtype=np.float64), observed.n_reference
     if weight.shape != (n,) or not np.all(np.isfinite(weight)) or weight.min() < 0 or not weight.any():
