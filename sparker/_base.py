@@ -26,7 +26,7 @@ from sparker._results import (
     negative_binomial_interval,
     z_score,
 )
-from sparker._samples import FLOATS, Samples, float32_suffices, read_samples, warn_if_copied
+from sparker._samples import FLOATS, Samples, float32_suffices, read_samples, warn_if_copied, warn_if_unlike_spreads
 from sparker._version import __version__
 
 Array = npt.NDArray[Any]
@@ -142,6 +142,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
             samples = samples.as_float64()
             pool = samples.pool()
         warn_if_copied(pool, len(samples.reference))
+        warn_if_unlike_spreads(samples.reference)
         observed = _toys.observe(pool, len(samples.reference), self.calibration, self.expected_count, rng)
         statistic = self._make_statistic()
         self._fitted = Fitted(
@@ -472,6 +473,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
 def refuse_unless_splits(test: Any) -> None:
     """Refuse what is no test, or one that a reference in an array, split into toys, does not suit."""
     if not isinstance(test, TwoSampleTest):
+        if isinstance(test, type):
+            raise TypeError(f"test is the class {test.__name__}: needed is an instance, {test.__name__}().")
         hint = " Scale the samples by the reference first, and pass the last step." if hasattr(test, "steps") else ""
         raise TypeError(f"test is {type(test).__name__}: needed is SparKerTest or another test.{hint}")
     if not test._splits:

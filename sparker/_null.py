@@ -31,6 +31,12 @@ class ToyFailure(ValueError):
     """More toys failed than a p-value can bear."""
 
 
+class ToyMismatch(ValueError):
+    """Toys are those of another calibration; ``differences`` has what was found and what is needed, by item."""
+
+    differences: dict[str, tuple[Any, Any]]
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class NullDistribution:
     """The statistic of toys drawn under the null, as vectors over scales.
@@ -242,20 +248,25 @@ class NullDistribution:
 
         Raises
         ------
-        ValueError
-            If any differs.
+        ToyMismatch
+            A ValueError, if any differs.
         """
         names = [*self.origin, *(name for name in needed if name not in self.origin)]
         names.sort(key=lambda name: name != "calibration")  # of which others follow
         missing = "nothing"
-        differences = [
-            f"{name}: found {found!r}, needed {wanted!r}"
+        differences = {
+            name: (found, wanted)
             for name in names
             if (found := self.origin.get(name, missing)) != (wanted := needed.get(name, missing))
-        ]
+        }
         if differences:
-            cures = " ".join(cure for item, cure in CURES.items() if any(d.startswith(f"{item}:") for d in differences))
-            raise ValueError(f"The null distribution does not fit {what}. {'; '.join(differences)}. {cures}".rstrip())
+            items = "; ".join(
+                f"{name}: found {found!r}, needed {wanted!r}" for name, (found, wanted) in differences.items()
+            )
+            cures = " ".join(cure for item, cure in CURES.items() if item in differences)
+            error = ToyMismatch(f"The null distribution does not fit {what}. {items}. {cures}".rstrip())
+            error.differences = differences
+            raise error
 
     def check_failures(self) -> None:
         """Raise an error if more toys failed than a p-value can bear.

@@ -167,7 +167,8 @@ class TwoSampleResult:
     def _effective(self) -> list[str]:
         """A line on effective sizes where weights make them differ from the rows."""
         sizes = (self.n_effective_reference, self.n_effective_data)
-        if self.calibration == "split" or np.allclose(sizes, (self.n_reference, self.n_data)):
+        given_up = self.n_data if self.calibration == "split" else 0
+        if np.allclose(sizes, (self.n_reference - given_up, self.n_data)):
             return []
         return ["effective sizes: {:.4g} reference and {:.4g} data rows".format(*sizes)]
 

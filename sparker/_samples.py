@@ -24,6 +24,7 @@ FLOATS = (np.float64, np.float32)
 COPIES = 125_000_000  # rows times features, and `SORTING`, of the largest pool whose rows are compared with each other
 SORTING = 24  # a key of each row is made from its entries and sorted, which takes a second or a few
 SPREAD = 10.0  # ratio of the ranges of a column that no anomaly makes
+UNLIKE = 100.0  # ratio of the ranges of two columns of which kernels, which are round, see one
 FEWEST_ALONE = 5  # repeated rows of the data alone that are no accident
 FEWEST_FOR_SPREAD, MOST_FOR_SPREAD = 20, 200  # rows from which these are known
 
@@ -98,6 +99,10 @@ def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) 
             "This estimator requires y to be passed, but the target y is None. Pass the data sample, "
             "fit(reference, data), or the pooled rows with their labels, fit(X, y)."
         )
+    if X is None:
+        raise ValueError("The reference, X, is None: needed are rows of numbers.")
+    for name, rows in (("The reference, X,", X), ("data", data if data is not None else y)):
+        _refuse_columns(name, rows)
     if 0 in _shape(X)[:1]:
         raise ValueError("The reference, X, has 0 rows: at least one is needed.")
     second = data if data is not None else _second_sample(X, y)
@@ -228,6 +233,27 @@ def names_of(rows: Any) -> list[Any] | None:
     return None if columns is None else list(columns)
 
 
+def _refuse_columns(name: str, rows: Any) -> None:
+    """Name the columns of a table that hold no numbers."""
+    if not hasattr(rows, "iloc"):  # no frame of pandas
+        return
+    kinds = [dtype.kind for dtype in rows.dtypes] if hasattr(rows, "columns") else []
+    others = [j for j, kind in enumerate(kinds) if kind not in "iuf"]
+    # NumPy would make numbers of dates and times.
+    odd = [rows.columns[j] for j in others if kinds[j] in "mM" or not _are_numbers(rows.iloc[:, j])]
+    if odd:
+        raise ValueError(f"{name} has columns that are not numbers, {odd}: turn them into numbers, or leave them out.")
+
+
+def _are_numbers(column: Any) -> bool:
+    """Whether a column, of texts say, can be one of numbers."""
+    try:
+        np.asarray(column, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def check_names(names: Any, rows: Any, what: str) -> None:
     """Refuse rows whose columns have other names or another order than those of the reference, if both have any."""
     columns = names_of(rows)
@@ -303,6 +329,22 @@ def _warn_if_scaled_apart(X: Array, data: Array) -> None:
             "labels, fit(X, y), or use transform_input.",
             UserWarning,
             stacklevel=5,
+        )
+
+
+def warn_if_unlike_spreads(rows: Array) -> None:
+    """Warn where some columns are so much wider than others that distances, and so kernels, ignore the latter."""
+    if len(rows) < FEWEST_FOR_SPREAD:
+        return
+    of_columns = _ranges(rows)[1]  # of 90 %: columns that are mostly 0 have a middle half of no width
+    wide, narrow = int(np.argmax(of_columns)), int(np.argmin(np.where(of_columns > 0, of_columns, np.inf)))
+    if of_columns[wide] > UNLIKE * of_columns[narrow] > 0:
+        warnings.warn(
+            f"Feature {wide} of the reference is {of_columns[wide] / of_columns[narrow]:.3g} times as wide as feature "
+            f"{narrow}: kernels are as wide in all features, and would not see the latter. Scale the columns, "
+            "make_pipeline(StandardScaler(), SparKerTest()).fit(X, y) with pooled rows and labels, or leave some out.",
+            UserWarning,
+            stacklevel=4,
         )
 
 

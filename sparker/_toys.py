@@ -175,7 +175,7 @@ def _refuse_weights(calibration: str, weight: Array) -> None:
     if what := _not_events(weight):
         raise ValueError(
             f'calibration="split" needs rows of equal weight, or event weights > 0, and found {what}. Use '
-            'calibration="bootstrap", or a callable that draws a toy pair. Whole numbers are counts: repeat the rows, or, '
+            'calibration="bootstrap", or a callable that draws a toy pair. Whole numbers are counts: repeat the rows; '
             "if they are event weights, multiply them by 0.7, since their scale does not matter."
         )
 

@@ -15,6 +15,8 @@ from sparker._toys import Toys
 
 Array = npt.NDArray[Any]
 
+SHOWN = 6  # coordinates of a centre in print
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KernelSummary:
@@ -55,6 +57,11 @@ class KernelSummary:
     excess: float
     expected_excess: float
     nearest_rows: npt.NDArray[np.intp]
+
+    def __str__(self) -> str:
+        center = np.array2string(self.center, precision=4, threshold=SHOWN, edgeitems=SHOWN // 2)
+        what = {1: "excess", -1: "deficit", 0: "nothing"}[self.sign]
+        return f"{what} of {abs(self.excess):.1f} rows, score {self.score:+.1f}, at {center}, width {self.width:.3g}"
 
     def radius(self, level: float = 0.5) -> float:
         """Return the radius of the region around the centre where the kernel is above a level.
@@ -103,6 +110,9 @@ class KernelSignificance(KernelSummary):
     local_pvalue: float
     corrected_pvalue: float
     expected_excess_interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        return f"{KernelSummary.__str__(self)}, corrected p = {self.corrected_pvalue:.3g}"
 
 
 def scores_of_toys(toys: Toys, names: Sequence[tuple[int, int]], centers: Array, width: float) -> Array:

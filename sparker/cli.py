@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sparker import datasets, displays
 from sparker._io import Table, file_of, read_pair
+from sparker._null import ToyMismatch
 from sparker._results import TwoSampleResult
 from sparker._version import __version__
 from sparker._where import KernelSignificance
@@ -32,6 +33,14 @@ PICTURES = (".png", ".pdf", ".svg")
 DEMO_PICTURE = "sparker_demo.png"
 DEMO_COUNTS = (60.0, 45.0, 30.0)
 MOST_COLUMNS = 6
+OF_BANK = {  # what runs may differ in, where it is no option
+    "rows": "rows or scaling",
+    "n_rows": "numbers of rows",
+    "n_data": "numbers of data rows",
+    "n_features": "numbers of columns",
+    "dtype": "dtypes",
+    "version": "versions of sparker",
+}
 QUESTION = "is there something in the data that the reference does not have?"
 
 
@@ -133,6 +142,8 @@ def _test(options: argparse.Namespace) -> int:
     if options.json not in (None, "-"):
         with _named(options.json):
             Path(options.json).write_text(_report(run) + "\n", encoding="utf-8")
+    if options.scores is not None:
+        _write_scores(run, options.scores)
     if options.plot is not None:
         _draw(run, options.plot)
     return REJECTED if options.fail_below is not None and run.result.pvalue < options.fail_below else PASSED
@@ -182,12 +193,27 @@ def _run(options: argparse.Namespace, reference: Table, data: Table, standardize
         raise UsageError("the columns are too large to be standardised: rescale them, or pass --no-standardize")
     test.fit(scaler.transform(reference.rows), data=scaler.transform(data.rows))
     if options.bank is not None:
-        with _named(options.bank):
-            test.calibrate(options.bank)
+        _calibrate(test, options.bank)
     result, table = test.result(), test.kernel_significance()
     centers = scaler.inverse_transform([kernel.center for kernel in table]).tolist()
     model = Pipeline([("scaler", scaler), ("test", test)])
     return Run(reference, data, model, result, list(zip(centers, table, strict=True)))
+
+
+def _calibrate(test: SparKerTest, bank: str) -> None:
+    """Simulate the toys, or take those in a file; an error speaks of options, not of parameters and digests."""
+    try:
+        with _named(bank):
+            test.calibrate(bank)
+    except ToyMismatch as error:
+        options = {
+            name: f"--{name.replace('_', '-')} ({a} there, {b} here)" for name, (a, b) in error.differences.items()
+        }
+        found = [OF_BANK.get(name, option) for name, option in options.items()]
+        cure = "give another file"
+        if "rows" in error.differences:
+            cure += ", or --calibration split for one reference and many data" * (test.calibration == "permutation")
+        raise UsageError(f"--bank {bank}: its toys are of another run, of other {', '.join(found)}: {cure}") from error
 
 
 def _report(run: Run) -> str:
@@ -229,6 +255,16 @@ def _without_infinities(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_infinities(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_scores(run: Run, path: str) -> None:
+    """Log density ratio of every data row, in the order of the file."""
+    scores = run.model.score_samples(run.data.rows)
+    with _named(path):
+        if path.endswith(".npy"):
+            np.save(path, scores)
+        else:
+            np.savetxt(path, scores, fmt="%.8g", header="log_density_ratio", comments="")
 
 
 def _draw(run: Run, path: str) -> None:
@@ -308,11 +344,14 @@ def _check_before_work(options: argparse.Namespace) -> None:
             f"--fail-below {options.fail_below:g} can never happen with {options.n_toys} toys, whose smallest p is "
             f"{smallest:.3g}: raise --n-toys"
         )
-    for option, path in (("--json", options.json), ("--plot", options.plot), ("--bank", options.bank)):
+    for option, path in _written(options):
         if path not in (None, "-") and (Path(path).is_dir() or not Path(path).parent.is_dir()):
             raise UsageError(f"{option} {path}: it must be a file, in a folder that exists")
-    if options.bank == "-":
-        raise UsageError("--bank -: it must be a file")
+    for option, path in _written(options):
+        if path == "-" and option != "--json":
+            raise UsageError(f"{option} -: it must be a file")
+    if options.scores is not None and not options.scores.endswith((".csv", ".npy")):
+        raise UsageError(f"--scores {options.scores}: the suffix must be .csv or .npy")
     _refuse_equal_files(options)
     if options.plot is None:
         return
@@ -322,12 +361,16 @@ def _check_before_work(options: argparse.Namespace) -> None:
         raise UsageError("--plot needs matplotlib: pip install 'sparker[plot]'")
 
 
+def _written(options: argparse.Namespace) -> list[tuple[str, str | None]]:
+    """The options that name files to write, and the files."""
+    return [(f"--{name}", getattr(options, name)) for name in ("json", "plot", "scores", "bank")]
+
+
 def _refuse_equal_files(options: argparse.Namespace) -> None:
     """Refuse to write over a file that was read, or is written for something else."""
     read = [(role, file_of(source)) for role, source in (("REFERENCE", options.reference), ("DATA", options.data))]
-    written = [("--json", options.json), ("--plot", options.plot), ("--bank", options.bank)]
     seen = {path.resolve(): role for role, path in read}
-    for option, path in written:
+    for option, path in _written(options):
         if path in (None, "-"):
             continue
         other = seen.setdefault(Path(path).resolve(), option)
@@ -465,6 +508,7 @@ def _add_test(commands: Any) -> None:
     add("--no-standardize", dest="standardize", action="store_false", help="take the columns in their own units")
     add("--fail-below", type=PROBABILITY, metavar="P", help="exit with code 1 if p < P")
     add("--json", metavar="FILE", help="write the result as JSON; - for stdout, with nothing else there")
+    add("--scores", metavar="FILE", help="write the log density ratio of every data row, in their order (.csv, .npy)")
     add("--plot", metavar="FILE", help=f"draw kernels, scales and toys ({', '.join(PICTURES)})")
     add("-q", "--quiet", action="store_true", help="no text and no progress bar")
     command.set_defaults(run=_test)

@@ -91,6 +91,17 @@ class MonitorResult:
     inverse_false_alarm_rate: float
     ratio: float
 
+    def __str__(self) -> str:
+        last, low, high = self.batches[-1], *self.toy_interval
+        lines = [
+            f"{len(self.batches)} batches, {self.n_alarms} alarms, {self.expected_alarms:.3g} of them expected",
+            f"alpha {last.alpha:.3g}; between {low:.2g} and {high:.2g} with these toys, 95 %",
+            f"mean time between false alarms {self.inverse_false_alarm_rate:.4g}; reference rows to a data row "
+            f"{self.ratio:.3g}",
+        ]
+        alarms = [f"batch {batch.number}: p = {batch.pvalue:.4g}" for batch in self.batches if batch.alarm]
+        return "\n".join(lines + alarms)
+
 
 class BatchMonitor:
     """Test batch after batch against one reference, with toys that are drawn once.
@@ -227,7 +238,7 @@ class BatchMonitor:
         if number > 1 and self.test.expected_count is None and len(batch) != self._n_data:
             raise ValueError(
                 f"The batch has {len(batch)} rows, the toys of this test of shape only have {self._n_data}: pass "
-                "batches of one size, or set expected_count."
+                "batches of one size (a fixed number of rows at random from each), or set expected_count."
             )
         fitted = clone(self.test).set_params(calibration="split")
         if self._seed is not None:

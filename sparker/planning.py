@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,16 @@ class PowerCurve:
     n_reference: int
     n_data: int
     null_distribution: NullDistribution = field(repr=False)
+
+    def __str__(self) -> str:
+        n_trials, (low, high) = self.p_values.shape[1], self.band
+        lines = [
+            f"power at alpha = {self.alpha:g}: {self.n_data} data rows, {self.n_reference} reference rows, "
+            f"{n_trials} trials at each fraction, {len(self.null_distribution)} toys",
+            "  fraction   power   68 % band",
+        ]
+        rows = zip(self.fractions, self.power, low, high, strict=True)
+        return "\n".join(lines + [f"{x:>10.4g}   {power:5.3f}   {a:.3f} to {b:.3f}" for x, power, a, b in rows])
 
     @property
     def power(self) -> Array:
@@ -264,6 +274,13 @@ def toys_needed(zscore: float, *, relative_error: float | None = None) -> int:
     n_toys : int
         The smallest n with 1 / (n + 1) <= p, or with (1 - p) / (p n) <= relative_error^2 if that is more.
 
+    Raises
+    ------
+    TypeError
+        If `zscore` is no number.
+    ValueError
+        If no number of toys is enough, or `relative_error` is not positive.
+
     See Also
     --------
     power_curve : Power against the fraction of anomalies.
@@ -276,6 +293,8 @@ def toys_needed(zscore: float, *, relative_error: float | None = None) -> int:
     >>> toys_needed(3, relative_error=0.1)
     73980
     """
+    if not isinstance(zscore, Real):
+        raise TypeError(f"zscore is {zscore!r}: needed is a number.")
     p = float(stats.norm.sf(zscore))
     if p < np.finfo(np.float64).tiny or not math.isfinite(zscore):
         raise ValueError(f"zscore is {zscore}: no number of toys is enough.")

@@ -73,8 +73,8 @@ def systematic_p_value(
         What the data may follow. Weights: for every reference row the density of the varied reference over that of the
         nominal one, times any constant; >= 0; the reference itself must have rows of equal weight. A callable
         ``draw(rng)`` returns ``(reference, data)`` or ``(reference, data, reference_weight)``, a nominal reference and
-        varied data, of the sizes of the fit: N_R reference rows, with ``"split"`` N_R - N_D. Weights of 1 are the nominal reference
-        itself, which counts only if it is given.
+        varied data, of the sizes of the fit: N_R reference rows, with ``"split"`` N_R - N_D. Weights of 1 are the
+        nominal reference itself, which counts only if it is given.
     combine : {"worst", "average"}, default="worst"
         "worst": the largest p-value, valid whichever variation is true, if it is among those given. "average": the
         p-value among all toys together, valid if the truth is drawn from the variations, each as likely as the others.
@@ -224,7 +224,7 @@ def _checked(fitted: Fitted, name: str, variation: Variation) -> Array:
         found = "weights that differ" if fitted.calibration == "split" else f"calibration={fitted.calibration!r}"
         raise ValueError(
             f'Weights, as those of {name!r}, vary the toys of calibration="split" and rows of equal weight; the test '
-            f"has {found}. Pass callables that draw the varied pair (see \"A reference that is not exact\" in the user "
+            f'has {found}. Pass callables that draw the varied pair (see "A reference that is not exact" in the user '
             "guide), or fit with what is needed."
         )
     weight, n = np.asarray(variation, dtype=np.float64), observed.n_reference

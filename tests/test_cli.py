@@ -93,8 +93,9 @@ def test_json_holds_the_result_of_the_same_pipeline(files, report):
 
 
 def test_columns_in_their_own_units(files, report):
+    with pytest.warns(UserWarning, match="Feature 0 of the reference is .* times as wide as feature 1"):
+        test = SparKerTest(n_toys=9, random_state=0).fit(np.load("r.npy"), data=np.load("d.npy"))
     found = report(*files, "--no-standardize")
-    test = SparKerTest(n_toys=9, random_state=0).fit(np.load("r.npy"), data=np.load("d.npy"))
     result = test.result().to_dict()
     assert {key: found[key] for key in result} == result
     assert (found["standardized"], found["scaling"]) == (False, None)
@@ -130,9 +131,21 @@ def test_toys_are_kept_in_a_bank(files, report, error, monkeypatch):
     assert report(*files, "--bank", "bank.npz") == first
     monkeypatch.setattr(SparKerStatistic, "evaluate", evaluate)
     message = error("test", "d.csv", "r.csv", *QUICK, "--bank", "bank.npz")
-    assert "does not fit this test" in message
-    assert "n_data: found 40, needed 120" in message
+    assert "--bank bank.npz: its toys are of another run, of other rows or scaling, numbers of data rows" in message
+    message = error("test", *files, *QUICK, "--bank", "bank.npz", "--seed", "5")
+    assert message.endswith("of other --seed (0 there, 5 here): give another file")
     assert "--bank missing/bank: it must be a file" in error("test", *files, "--bank", "missing/bank")
+
+
+def test_scores_of_all_data_rows(files, report):
+    report(*files, "--scores", "s.npy")
+    report(*files, "--scores", "s.csv")
+    scores, table = np.load("s.npy"), pd.read_csv("s.csv")
+    assert_allclose(table["log_density_ratio"], scores, rtol=1e-6)
+    X = np.concatenate([np.load("r.npy"), np.load("d.npy")])
+    standard = StandardScaler().fit(X).transform(X)
+    test = SparKerTest(random_state=0).fit(standard[:120], data=standard[120:])
+    assert_allclose(scores, test.score_samples(standard[120:]), rtol=1e-5)
 
 
 def test_a_bank_of_the_reference_serves_other_data(files, report, capsys, monkeypatch):
@@ -481,6 +494,8 @@ class TestFilesThatAreTheSame:
             (["--plot", "p.png", "--bank", "p.png"], "--plot and --bank"),
             (["--json", "p.png", "--plot", "p.png"], "--json and --plot"),
             (["--bank", "-"], "--bank -: it must be a file"),
+            (["--scores", "-"], "--scores -: it must be a file"),
+            (["--scores", "s.txt"], "--scores s.txt: the suffix must be .csv or .npy"),
         ],
     )
     def test_nothing_is_written_over(self, files, capsys, options, message):

@@ -78,6 +78,15 @@ class TestBatches:
             monitor.update(draw(rng, 50))
         assert monitor.result().ratio == 16
 
+    def test_print_says_what_to_do_and_lists_the_alarms(self, make, quick, rng):
+        monitor = make(SparKerTest(**(quick | {"n_toys": 19})), alpha=0.05)
+        monitor.update(draw(rng))
+        monitor.update(draw(rng) + 3)
+        text = str(monitor.result()).splitlines()
+        assert text[0].startswith("2 batches, ")
+        assert "mean time between false alarms 20; reference rows to a data row" in text[2]
+        assert text[-1] == "batch 2: p = 0.05"
+
     def test_no_toys_that_stop_early(self, make, quick):
         with pytest.raises(ValueError, match="stopping is 3"):
             make(SparKerTest(**quick, stopping=3))

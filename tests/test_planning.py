@@ -74,6 +74,7 @@ class TestPowerCurve:
         curve = power_curve(samples[0], far, [0.5, 0.0], **options)
         assert_array_equal(curve.fractions, [0, 0.5])
         assert curve.p_values.shape == (2, 30)
+        assert str(curve).splitlines()[-1].split()[:2] == ["0.5", "1.000"]
         assert curve.power[0] <= stats.binom.isf(1e-4, 30, 0.05) / 30
         assert curve.power[1] == 1
         assert (curve.n_reference, curve.n_data, len(curve.null_distribution)) == (120, 40, 39)
@@ -175,7 +176,7 @@ class TestToysNeeded:
     [
         (SparKerTest(stopping=5), ValueError, "stopping of the test is set"),
         (LikelihoodRatioTest(np.ravel), TypeError, "test is LikelihoodRatioTest: needed is one that takes toys"),
-        (SparKerTest, TypeError, "test is ABCMeta: needed is SparKerTest or another test"),
+        (SparKerTest, TypeError, r"test is the class SparKerTest: needed is an instance, SparKerTest\(\)"),
     ],
 )
 def test_tests_that_a_power_curve_cannot_use_are_named(rng, test, error, message):

@@ -170,3 +170,5 @@ def test_text_names_effective_sizes_only_where_they_differ():
     assert "effective" not in str(make_result(n_effective_reference=1000.0, n_effective_data=300.0))
     assert "effective sizes: 200 reference" in str(make_result(n_effective_reference=200.0, n_effective_data=300.0))
     assert "effective" not in str(make_result(n_effective_reference=700.0, n_effective_data=300.0, calibration="split"))
+    split = make_result(n_effective_reference=650.0, n_effective_data=300.0, calibration="split")
+    assert "effective sizes: 650 reference and 300 data rows" in str(split)

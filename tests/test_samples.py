@@ -356,14 +356,53 @@ class TestCopies:
         assert n_warnings == 0
 
 
-@pytest.mark.parametrize("what", ["words", "column", "apart"])
+@pytest.mark.parametrize("what", ["words", "column", "apart", "unlike"])
 def test_warnings_point_at_the_call_of_fit(samples, quick, rng, what):
     X, y = pool_up(samples, rng)
     arguments = {
         "words": (X, np.where(y, "data", "reference")),
         "column": (X, y[:, None]),
         "apart": (samples[0], 100 + samples[1]),
+        "unlike": tuple(part * [1.0, 1000.0] for part in samples),
     }[what]
-    with pytest.warns(UserWarning, match="Pass|pass") as caught:
+    with pytest.warns(UserWarning, match="Pass|pass|Feature 1 of the reference is .* as wide as feature 0") as caught:
         SparKerTest(**quick).fit(*arguments)
     assert [warning.filename for warning in caught] == [__file__] * len(caught)
+
+
+@pytest.mark.parametrize("spreads", [(1, 50), (1, 0), (0, 0)], ids=["less", "constant", "all constant"])
+def test_columns_of_like_spreads_or_none_get_no_warning(samples, quick, spreads):
+    SparKerTest(**quick).fit(*(part * np.array(spreads, dtype=float) for part in samples))
+
+
+class TestWhatIsNoNumber:
+    def test_no_reference(self, samples):
+        with pytest.raises(ValueError, match="The reference, X, is None"):
+            SparKerTest().fit(None, samples[1])
+
+    @pytest.mark.parametrize(
+        "column",
+        [
+            pd.Series(pd.date_range("2020", periods=120)),
+            pd.Series(pd.date_range("2020", periods=120, tz="UTC")),
+            pd.Series(pd.to_timedelta(np.arange(120), unit="s")),
+            pd.Series(["up"] * 120),
+            pd.Series(["up", None] * 60, dtype="category"),
+        ],
+        ids=["dates", "dates with a zone", "times", "texts", "categories"],
+    )
+    def test_columns_are_named(self, samples, column):
+        frame = pd.DataFrame({"x": samples[0][:, 0], "when": column})
+        numbers = pd.DataFrame(samples[0], columns=["x", "when"])
+        with pytest.raises(ValueError, match=r"reference, X, has columns that are not numbers, \['when'\]"):
+            SparKerTest().fit(frame, data=numbers)
+        for second in ({"y": frame}, {"data": frame}):
+            with pytest.raises(ValueError, match=r"data has columns that are not numbers, \['when'\]"):
+                SparKerTest().fit(numbers, **second)
+
+    def test_numbers_in_other_guises_are_numbers(self, samples, quick):
+        frame, other = (pd.DataFrame(part, columns=["x", "y"]).assign(on=part[:, 0] > 0) for part in samples)
+        want = SparKerTest(**quick).fit(frame.astype(float), data=other.astype(float)).statistics_
+        for dtype in (object, str):
+            found = SparKerTest(**quick).fit(frame.astype({"x": dtype}), data=other)
+            assert_array_equal(found.statistics_, want)

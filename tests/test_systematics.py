@@ -100,6 +100,16 @@ class TestPValue:
         with pytest.raises(ValueError, match="'tilt', vary the toys of calibration=\"split\""):
             systematic_p_value(test, {"tilt": weight})
 
+    def test_an_error_of_a_callable_names_the_variation_and_the_number_of_rows(self, make, tilted):
+        reference, data, _ = tilted
+        test = make(n_toys=3).fit(reference, data=data)
+
+        def draw(rng):
+            return rng.random((900, 1)), rng.random((120, 1))
+
+        with pytest.raises(ValueError, match="variation 'tilt' returned 900 reference rows; needed are 780"):
+            systematic_p_value(test, {"tilt": draw})
+
     def test_takes_any_test(self, tilted):
         reference, data, weight = tilted
         test = MMDTest(n_toys=39, calibration="split", random_state=0).fit(reference, data)
@@ -138,13 +148,6 @@ class TestPValue:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("combine", ["worst", "average"])
-    def test_an_error_of_a_callable_names_the_variation_and_the_number_of_rows(self, make, tilted):
-        reference, data, _ = tilted
-        test = make(n_toys=3).fit(reference, data=data)
-        draw = lambda rng: (rng.random((900, 1)), rng.random((120, 1)))  # noqa: E731
-        with pytest.raises(ValueError, match="variation 'tilt' returned 900 reference rows; needed are 780"):
-            systematic_p_value(test, {"tilt": draw})
-
     def test_data_of_a_variation_reject_at_most_at_the_nominal_rate(self, make, combine):
         n_sets, rejected, ignoring = 200, 0, 0
         for seed in range(n_sets):

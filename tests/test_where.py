@@ -328,3 +328,11 @@ def test_kernels_compare_and_hash_as_objects(make, samples):
     for one, two in ((test.kernel_table(), test.kernel_table()), ([test.result()], [test.result()])):
         assert one != two  # and no error of arrays that are compared
         assert len({*one, *two}) == len(one) + len(two)
+
+
+def test_print_is_one_line(make, samples):
+    test = make(n_toys=19).fit(*samples)
+    kernel, tested = test.kernel_table()[0], test.kernel_significance()[0]
+    what = {1: "excess", -1: "deficit"}[kernel.sign]
+    assert str(kernel).startswith(f"{what} of {abs(kernel.excess):.1f} rows, score {kernel.score:+.1f}, at [")
+    assert str(tested) == f"{kernel}, corrected p = {tested.corrected_pvalue:.3g}"
