@@ -266,19 +266,21 @@ class StaticKernelStatistic(_Evaluated):
 
     def share(self, pool: Pool, toys: Sequence[Weights], plan: StaticPlan) -> list[tuple[Array, bool]]:
         """T of every toy: the features of the pool are computed once for all of them."""
+        places = {id(toy): i for i, toy in enumerate(toys)}  # a batch is filled up with one toy over and over
         values, converged = np.zeros((len(toys), len(plan.widths))), np.ones(len(toys), bool)
         rows = pool.rows(np.arange(pool.n_rows)) - plan.origin
         with one_blas_thread():
             for j, width in enumerate(plan.widths):
                 features = self.feature_map(plan, width).transform(rows)
-                for i, toy in enumerate(toys):
+                for i in places.values():
+                    toy = toys[i]
                     coefficients, n_iter = self.fit(features, toy)
                     f = features @ coefficients
                     loss = np.sum(toy.reference * np.expm1(f) - toy.data * f, dtype=np.float64)
                     # what is left where both samples are alike is rounding, and must not be ranked
                     values[i, j] = -2 * loss if loss < -ROUNDING * toy.size else 0.0
                     converged[i] &= n_iter < self.max_iter
-        return list(zip(values, converged.tolist(), strict=True))
+        return [(values[places[id(toy)]], bool(converged[places[id(toy)]])) for toy in toys]
 
     @staticmethod
     def feature_map(plan: StaticPlan, width: float) -> Nystroem:

@@ -13,7 +13,7 @@ from sparker import SparKerTest, peers
 from sparker._pool import Pool
 from sparker._toys import PermutationToys, pair_weights
 from sparker.datasets import make_exponential
-from sparker.peers import LikelihoodRatioTest, MMDTest, StaticKernelTest
+from sparker.peers import LikelihoodRatioTest, MMDTest, StaticKernelStatistic, StaticKernelTest
 
 
 def first_feature(X):
@@ -143,6 +143,14 @@ class TestStaticKernels:
         for value in (1.1e8, 12345.678, 0.1):
             test = StaticKernelTest(random_state=0).fit(np.full((200, 3), value), np.full((50, 3), value))
             assert_array_equal(test.statistics_, 0)
+
+    def test_each_toy_is_fitted_once(self, samples, monkeypatch):
+        fitted, fit = [], StaticKernelStatistic.fit
+        monkeypatch.setattr(StaticKernelStatistic, "fit", lambda *args: fitted.append(args[-1]) or fit(*args))
+        test = StaticKernelTest(8, n_widths=2, n_toys=19, random_state=0).fit(*samples)
+        fitted.clear()
+        test.calibrate()
+        assert len(fitted) == 2 * 19
 
     def test_minimise_the_penalised_logistic_loss(self, samples):
         test = StaticKernelTest(8, penalty=1e-3, random_state=0).fit(*samples)
