@@ -25,11 +25,13 @@ figure, ax = plt.subplots(layout="constrained")
 for position, test in enumerate(tests):
     at = int(np.argmax(test.statistics_[: test.n_widths]))
     null = test.calibrate().values[:, at]
-    ax.violinplot(null, [position], widths=0.7, showextrema=False)
+    for body in ax.violinplot(null, [position], widths=0.7, showextrema=False)["bodies"]:
+        body.set_color("#888888")
     ax.plot(position, test.statistics_[at], "o", color="#b2182b", label="data" if position == 0 else None)
     t, p = test.statistics_[at], test.p_value()
     print(f"{test.n_kernels:2d} kernels: t = {t:.0f}, toys {null.mean():.0f}, p = {p:.2f}")
 ax.set_xticks(range(len(numbers)), [str(m) for m in numbers])
 ax.set(xlabel="number of kernels", ylabel="$t$ at one width", title="data against toys under the null")
-ax.legend()
+ax.plot([], [], linewidth=8, alpha=0.3, color="#888888", label="99 toys")
+ax.legend(loc="upper left")
 plt.show()

@@ -49,13 +49,14 @@ with_clump = clone(test).fit(reference, data=clump)
 print(f"with a clump: p = {systematic_p_value(with_clump, [efficiency(x, 0.05)]).pvalue:.3g}")
 
 figure, ax = plt.subplots(layout="constrained")
-ax.bar(list(found.pvalues), list(found.pvalues.values()), color="#0072b2")
+ax.plot(list(found.pvalues), list(found.pvalues.values()), "o", markersize=9, color="#0072b2")
 ax.axhline(1 / 60, color="#888888", linestyle=":", label="smallest p of 59 toys")
 ax.set(
     yscale="log",
-    ylim=(0.01, 1),
+    ylim=(0.01, 1.2),
     xlabel="distortion that the toys allow for",
     ylabel="p-value of data without an anomaly",
 )
-ax.legend()
+ax.margins(x=0.2)
+ax.legend(loc="center right")
 plt.show()
