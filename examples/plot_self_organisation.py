@@ -3,8 +3,8 @@ Kernels that organise themselves in the plane
 =============================================
 
 Kernels start on random rows, all of them broad, and narrow step by step. While they are broad they share the plane
-out among themselves; as they narrow, they are drawn to the anomalies. Not every random start finds all of them, which is
-why kernels start on the largest scores by default.
+out among themselves; as they narrow, they are drawn to the anomalies. Not every random start finds all of them, and by
+default kernels start on the largest scores.
 """
 
 import matplotlib.pyplot as plt
