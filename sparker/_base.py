@@ -72,6 +72,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
     scales_: dict[str, Array]
     null_distribution_: Any
     expected_count: float | None
+    _has_kernels = True  # which are as wide in all features
     _splits = True  # whether toys of calibration="split", drawn from arrays, suit it
 
     _parameter_constraints: dict[str, list[Any]] = {
@@ -142,7 +143,8 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
             samples = samples.as_float64()
             pool = samples.pool()
         warn_if_copied(pool, len(samples.reference))
-        warn_if_unlike_spreads(samples.reference)
+        if self._has_kernels:
+            warn_if_unlike_spreads(samples.reference, getattr(self, "feature_names_in_", None))
         observed = _toys.observe(pool, len(samples.reference), self.calibration, self.expected_count, rng)
         statistic = self._make_statistic()
         self._fitted = Fitted(
@@ -473,7 +475,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
 def refuse_unless_splits(test: Any) -> None:
     """Refuse what is no test, or one that a reference in an array, split into toys, does not suit."""
     if not isinstance(test, TwoSampleTest):
-        if isinstance(test, type):
+        if isinstance(test, type) and issubclass(test, TwoSampleTest):
             raise TypeError(f"test is the class {test.__name__}: needed is an instance, {test.__name__}().")
         hint = " Scale the samples by the reference first, and pass the last step." if hasattr(test, "steps") else ""
         raise TypeError(f"test is {type(test).__name__}: needed is SparKerTest or another test.{hint}")

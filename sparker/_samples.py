@@ -25,6 +25,7 @@ COPIES = 125_000_000  # rows times features, and `SORTING`, of the largest pool 
 SORTING = 24  # a key of each row is made from its entries and sorted, which takes a second or a few
 SPREAD = 10.0  # ratio of the ranges of a column that no anomaly makes
 UNLIKE = 100.0  # ratio of the ranges of two columns of which kernels, which are round, see one
+ROUNDING = 1e-10  # ratio of ranges of which the smaller one is rounding
 FEWEST_ALONE = 5  # repeated rows of the data alone that are no accident
 FEWEST_FOR_SPREAD, MOST_FOR_SPREAD = 20, 200  # rows from which these are known
 
@@ -101,12 +102,13 @@ def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) 
         )
     if X is None:
         raise ValueError("The reference, X, is None: needed are rows of numbers.")
-    for name, rows in (("The reference, X,", X), ("data", data if data is not None else y)):
-        _refuse_columns(name, rows)
+    refuse_columns("The reference, X,", X)
     if 0 in _shape(X)[:1]:
         raise ValueError("The reference, X, has 0 rows: at least one is needed.")
     second = data if data is not None else _second_sample(X, y)
-    if second is None:
+    if second is not None:
+        refuse_columns("data", second)
+    else:
         return _from_labels(estimator, X, y, sample_weight)
     names = names_of(X)
     X = validate_data(estimator, X, dtype=FLOATS, order="C")
@@ -233,13 +235,14 @@ def names_of(rows: Any) -> list[Any] | None:
     return None if columns is None else list(columns)
 
 
-def _refuse_columns(name: str, rows: Any) -> None:
-    """Name the columns of a table that hold no numbers."""
-    if not hasattr(rows, "iloc"):  # no frame of pandas
+def refuse_columns(name: str, rows: Any) -> None:
+    """Name the columns of a table that hold no numbers; dates and times, of which NumPy would make some, hold none."""
+    if getattr(getattr(rows, "dtype", None), "kind", "") in ("m", "M"):
+        raise ValueError(f"{name} holds {rows.dtype}: needed are numbers.")
+    if not (hasattr(rows, "iloc") and hasattr(rows, "columns")):  # no frame of pandas
         return
-    kinds = [dtype.kind for dtype in rows.dtypes] if hasattr(rows, "columns") else []
-    others = [j for j, kind in enumerate(kinds) if kind not in "iuf"]
-    # NumPy would make numbers of dates and times.
+    kinds = [dtype.kind for dtype in rows.dtypes]
+    others = [j for j, kind in enumerate(kinds) if kind not in "iufc"]
     odd = [rows.columns[j] for j in others if kinds[j] in "mM" or not _are_numbers(rows.iloc[:, j])]
     if odd:
         raise ValueError(f"{name} has columns that are not numbers, {odd}: turn them into numbers, or leave them out.")
@@ -247,11 +250,12 @@ def _refuse_columns(name: str, rows: Any) -> None:
 
 def _are_numbers(column: Any) -> bool:
     """Whether a column, of texts say, can be one of numbers."""
+    values = column.cat.categories if hasattr(column, "cat") else column
     try:
-        np.asarray(column, dtype=np.float64)
+        np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         return False
-    return True
+    return bool(values.dtype.kind not in "mM")
 
 
 def check_names(names: Any, rows: Any, what: str) -> None:
@@ -332,17 +336,24 @@ def _warn_if_scaled_apart(X: Array, data: Array) -> None:
         )
 
 
-def warn_if_unlike_spreads(rows: Array) -> None:
-    """Warn where some columns are so much wider than others that distances, and so kernels, ignore the latter."""
+def warn_if_unlike_spreads(rows: Array, names: Any = None) -> None:
+    """Warn where columns are so much wider than others that distances, and so kernels, ignore the latter.
+
+    Even the whole range of these is narrow then, so that columns that are mostly 0 are not taken for narrow ones.
+    Columns as narrow as rounding are nothing, scaled or not.
+    """
     if len(rows) < FEWEST_FOR_SPREAD:
         return
-    of_columns = _ranges(rows)[1]  # of 90 %: columns that are mostly 0 have a middle half of no width
-    wide, narrow = int(np.argmax(of_columns)), int(np.argmin(np.where(of_columns > 0, of_columns, np.inf)))
-    if of_columns[wide] > UNLIKE * of_columns[narrow] > 0:
+    some = rows[:: max(1, len(rows) // MOST_FOR_SPREAD)] / np.float64(UNLIKE)  # whose ranges are in range
+    of_some, of_most = np.ptp(some, axis=0), _ranges(some)[1]
+    wide = int(np.argmax(of_most))
+    of_some[of_some <= ROUNDING * of_most[wide]] = np.inf
+    narrow = int(np.argmin(of_some))
+    if of_most[wide] / UNLIKE > of_some[narrow]:
+        wider, other = (j if names is None else repr(names[j]) for j in (wide, narrow))
         warnings.warn(
-            f"Feature {wide} of the reference is {of_columns[wide] / of_columns[narrow]:.3g} times as wide as feature "
-            f"{narrow}: kernels are as wide in all features, and would not see the latter. Scale the columns, "
-            "make_pipeline(StandardScaler(), SparKerTest()).fit(X, y) with pooled rows and labels, or leave some out.",
+            f"Feature {wider} of the reference is over {UNLIKE:g} times as wide as feature {other}: kernels, as wide "
+            "in all features, would not see the latter. Scale both samples alike, or leave columns out.",
             UserWarning,
             stacklevel=4,
         )

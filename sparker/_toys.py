@@ -176,7 +176,7 @@ def _refuse_weights(calibration: str, weight: Array) -> None:
         raise ValueError(
             f'calibration="split" needs rows of equal weight, or event weights > 0, and found {what}. Use '
             'calibration="bootstrap", or a callable that draws a toy pair. Whole numbers are counts: repeat the rows; '
-            "if they are event weights, multiply them by 0.7, since their scale does not matter."
+            "if they are event weights, divide them by pi, since their scale does not matter."
         )
 
 
@@ -428,10 +428,11 @@ class CallableToys:
 
     def draw(self, rng: np.random.Generator) -> tuple[Pool, Weights]:
         """See `Toys`."""
-        pair = tuple(self.function(rng))
-        if len(pair) not in (2, 3):
+        pair = self.function(rng)
+        if not isinstance(pair, tuple | list) or len(pair) not in (2, 3):
+            found = f"{len(pair)} things" if isinstance(pair, tuple | list) else type(pair).__name__
             raise ValueError(
-                f"{self.caller} returned {len(pair)} things; needed are reference and data, or reference, data and "
+                f"{self.caller} returned {found}; needed are reference and data, or reference, data and "
                 "reference weights."
             )
         reference, data, *rest = pair

@@ -59,8 +59,8 @@ class KernelSummary:
     nearest_rows: npt.NDArray[np.intp]
 
     def __str__(self) -> str:
-        center = np.array2string(self.center, precision=4, threshold=SHOWN, edgeitems=SHOWN // 2)
-        what = {1: "excess", -1: "deficit", 0: "nothing"}[self.sign]
+        center = np.array2string(self.center, precision=4, threshold=SHOWN, edgeitems=SHOWN // 2, max_line_width=1000)
+        what = {1: "excess", -1: "deficit", 0: "effect"}[self.sign]
         return f"{what} of {abs(self.excess):.1f} rows, score {self.score:+.1f}, at {center}, width {self.width:.3g}"
 
     def radius(self, level: float = 0.5) -> float:

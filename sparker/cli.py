@@ -33,6 +33,7 @@ PICTURES = (".png", ".pdf", ".svg")
 DEMO_PICTURE = "sparker_demo.png"
 DEMO_COUNTS = (60.0, 45.0, 30.0)
 MOST_COLUMNS = 6
+BANK_OPTIONS = ("seed", "n_kernels", "calibration", "expected_count")
 OF_BANK = {  # what runs may differ in, where it is no option
     "rows": "rows or scaling",
     "n_rows": "numbers of rows",
@@ -40,6 +41,7 @@ OF_BANK = {  # what runs may differ in, where it is no option
     "n_features": "numbers of columns",
     "dtype": "dtypes",
     "version": "versions of sparker",
+    "samples": "",  # follows from the calibration
 }
 QUESTION = "is there something in the data that the reference does not have?"
 
@@ -206,14 +208,23 @@ def _calibrate(test: SparKerTest, bank: str) -> None:
         with _named(bank):
             test.calibrate(bank)
     except ToyMismatch as error:
-        options = {
-            name: f"--{name.replace('_', '-')} ({a} there, {b} here)" for name, (a, b) in error.differences.items()
-        }
-        found = [OF_BANK.get(name, option) for name, option in options.items()]
-        cure = "give another file"
-        if "rows" in error.differences:
-            cure += ", or --calibration split for one reference and many data" * (test.calibration == "permutation")
-        raise UsageError(f"--bank {bank}: its toys are of another run, of other {', '.join(found)}: {cure}") from error
+        differ = error.differences
+        if "expected_count" in differ:  # of which these follow
+            differ = {name: pair for name, pair in differ.items() if name not in ("calibration", "n_data")}
+        found = [_in_words(name, *pair) for name, pair in differ.items()]
+        cure = "give another file, or the options of that run"
+        if set(differ) == {"rows"} and test.calibration == "permutation":
+            cure = "give another file, or --calibration split, whose toys serve many data beside one reference"
+        of_other = ", ".join(dict.fromkeys(filter(None, found)))
+        raise UsageError(f"--bank {bank}: its toys are of another run, of other {of_other}: {cure}") from error
+
+
+def _in_words(name: str, there: Any, here: Any) -> str:
+    """An item in which a bank differs."""
+    if name in BANK_OPTIONS:
+        there, here = ("none" if value is None else value for value in (there, here))
+        return f"--{name.replace('_', '-')} ({there} there, {here} here)"
+    return OF_BANK.get(name, f"parameters of the test ({name})")
 
 
 def _report(run: Run) -> str:
@@ -261,8 +272,9 @@ def _write_scores(run: Run, path: str) -> None:
     """Log density ratio of every data row, in the order of the file."""
     scores = run.model.score_samples(run.data.rows)
     with _named(path):
-        if path.endswith(".npy"):
-            np.save(path, scores)
+        if Path(path).suffix.lower() == ".npy":
+            with open(path, "wb") as file:  # np.save would append to a name in capitals
+                np.save(file, scores)
         else:
             np.savetxt(path, scores, fmt="%.8g", header="log_density_ratio", comments="")
 
@@ -350,7 +362,7 @@ def _check_before_work(options: argparse.Namespace) -> None:
     for option, path in _written(options):
         if path == "-" and option != "--json":
             raise UsageError(f"{option} -: it must be a file")
-    if options.scores is not None and not options.scores.endswith((".csv", ".npy")):
+    if options.scores is not None and Path(options.scores).suffix.lower() not in (".csv", ".npy"):
         raise UsageError(f"--scores {options.scores}: the suffix must be .csv or .npy")
     _refuse_equal_files(options)
     if options.plot is None:

@@ -16,7 +16,7 @@ from sparker._base import TwoSampleTest, refuse_unless_splits
 from sparker._kernels import to_host
 from sparker._null import NullDistribution
 from sparker._results import clopper_pearson
-from sparker._samples import FLOATS, check_names, names_of
+from sparker._samples import FLOATS, check_names, names_of, refuse_columns
 
 __all__ = ["BatchMonitor", "BatchResult", "MonitorResult"]
 
@@ -93,9 +93,10 @@ class MonitorResult:
 
     def __str__(self) -> str:
         last, low, high = self.batches[-1], *self.toy_interval
+        no_alarm = "; no p is so small, and there can be no alarm" if high == 0 else ""
         lines = [
-            f"{len(self.batches)} batches, {self.n_alarms} alarms, {self.expected_alarms:.3g} of them expected",
-            f"alpha {last.alpha:.3g}; between {low:.2g} and {high:.2g} with these toys, 95 %",
+            f"{len(self.batches)} batches, alarms: {self.n_alarms}, {self.expected_alarms:.3g} of them expected",
+            f"alpha {last.alpha:.3g}; between {low:.2g} and {high:.2g} with these toys, 95 %{no_alarm}",
             f"mean time between false alarms {self.inverse_false_alarm_rate:.4g}; reference rows to a data row "
             f"{self.ratio:.3g}",
         ]
@@ -203,6 +204,7 @@ class BatchMonitor:
             )
         self.test = clone(test)  # parameters that are changed later must not meet toys of the old ones
         self._names = names_of(reference)
+        refuse_columns("reference", reference)
         self.reference = check_array(to_host(reference), dtype=FLOATS, order="C", copy=True, input_name="reference")
         self.alpha = alpha
         self.spending = spending
@@ -234,6 +236,7 @@ class BatchMonitor:
         number = len(self._batches) + 1
         alpha = self._alpha(number)
         check_names(self._names, batch, "The batch")
+        refuse_columns("The batch", batch)
         batch = check_array(to_host(batch), dtype=FLOATS, order="C", input_name="batch")
         if number > 1 and self.test.expected_count is None and len(batch) != self._n_data:
             raise ValueError(

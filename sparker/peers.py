@@ -531,6 +531,7 @@ class LikelihoodRatioTest(_Peer):
     0.01
     """
 
+    _has_kernels = False
     _parameter_constraints = {
         **{name: rule for name, rule in TwoSampleTest._parameter_constraints.items() if name != "aggregation"},
         "log_ratio": [callable],

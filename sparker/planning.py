@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from sparker._kernels import to_host
 from sparker._null import NullDistribution
 from sparker._pool import Pool, Weights
 from sparker._results import clopper_pearson
-from sparker._samples import FLOATS, float32_suffices
+from sparker._samples import FLOATS, float32_suffices, refuse_columns, warn_if_unlike_spreads
 from sparker._toys import SplitToys, pair_weights
 from sparker.two_sample import SparKerTest
 
@@ -227,6 +227,7 @@ def power_curve(
     for name in ("stopping", "null_distribution"):
         if getattr(test, name) is not None:
             raise ValueError(f"{name} of the test is set: a power curve draws toys of its own, for all trials.")
+    refuse_columns("reference", reference)
     X = check_array(to_host(reference), dtype=FLOATS, order="C", input_name="reference")
     shares = np.sort(np.asarray(fractions, dtype=np.float64).ravel())
     if not len(shares) or shares[0] < 0 or not shares[-1] <= 1:
@@ -242,6 +243,8 @@ def power_curve(
         raise ValueError(f"alpha is {alpha}: with {test.n_toys} toys no p is below {1 / (test.n_toys + 1):.3g}.")
     if X.dtype == np.float32 and not float32_suffices(Pool([X])):
         X = X.astype(np.float64)
+    if test._has_kernels:
+        warn_if_unlike_spreads(X)
     statistic, toys = test._make_statistic(), SplitToys(Pool([X]), n_data, test.expected_count)
     # One seed for the toys and one for the trials of each fraction: trial i of a fraction must not be toy i again.
     seed = _draw_seed(random_state)
@@ -293,7 +296,7 @@ def toys_needed(zscore: float, *, relative_error: float | None = None) -> int:
     >>> toys_needed(3, relative_error=0.1)
     73980
     """
-    if not isinstance(zscore, Real):
+    if np.asarray(zscore).dtype.kind not in "iuf":
         raise TypeError(f"zscore is {zscore!r}: needed is a number.")
     p = float(stats.norm.sf(zscore))
     if p < np.finfo(np.float64).tiny or not math.isfinite(zscore):

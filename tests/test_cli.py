@@ -93,7 +93,7 @@ def test_json_holds_the_result_of_the_same_pipeline(files, report):
 
 
 def test_columns_in_their_own_units(files, report):
-    with pytest.warns(UserWarning, match="Feature 0 of the reference is .* times as wide as feature 1"):
+    with pytest.warns(UserWarning, match="Feature 0 of the reference is over 100 times as wide as feature 1"):
         test = SparKerTest(n_toys=9, random_state=0).fit(np.load("r.npy"), data=np.load("d.npy"))
     found = report(*files, "--no-standardize")
     result = test.result().to_dict()
@@ -132,15 +132,17 @@ def test_toys_are_kept_in_a_bank(files, report, error, monkeypatch):
     monkeypatch.setattr(SparKerStatistic, "evaluate", evaluate)
     message = error("test", "d.csv", "r.csv", *QUICK, "--bank", "bank.npz")
     assert "--bank bank.npz: its toys are of another run, of other rows or scaling, numbers of data rows" in message
+    message = error("test", *files, *QUICK, "--bank", "bank.npz", "--expected-count", "50")
+    assert "of other --expected-count (none there, 50.0 here): give" in message
     message = error("test", *files, *QUICK, "--bank", "bank.npz", "--seed", "5")
-    assert message.endswith("of other --seed (0 there, 5 here): give another file")
+    assert message.endswith("of other --seed (0 there, 5 here): give another file, or the options of that run")
     assert "--bank missing/bank: it must be a file" in error("test", *files, "--bank", "missing/bank")
 
 
 def test_scores_of_all_data_rows(files, report):
     report(*files, "--scores", "s.npy")
-    report(*files, "--scores", "s.csv")
-    scores, table = np.load("s.npy"), pd.read_csv("s.csv")
+    report(*files, "--scores", "s.CSV")
+    scores, table = np.load("s.npy"), pd.read_csv("s.CSV")
     assert_allclose(table["log_density_ratio"], scores, rtol=1e-6)
     X = np.concatenate([np.load("r.npy"), np.load("d.npy")])
     standard = StandardScaler().fit(X).transform(X)

@@ -83,7 +83,7 @@ class TestBatches:
         monitor.update(draw(rng))
         monitor.update(draw(rng) + 3)
         text = str(monitor.result()).splitlines()
-        assert text[0].startswith("2 batches, ")
+        assert text[0].startswith("2 batches, alarms: ")
         assert "mean time between false alarms 20; reference rows to a data row" in text[2]
         assert text[-1] == "batch 2: p = 0.05"
 

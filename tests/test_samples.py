@@ -9,10 +9,12 @@ import pytest
 import scipy.sparse
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import DataConversionWarning
+from sklearn.preprocessing import StandardScaler
 
 from sparker import SparKerTest, _samples
 from sparker._pool import Pool
-from sparker._samples import read_samples, warn_if_copied
+from sparker._samples import read_samples, warn_if_copied, warn_if_unlike_spreads
+from sparker.peers import LikelihoodRatioTest
 
 
 def read(X, y=None, *, data=None, sample_weight=None, test=None):
@@ -365,14 +367,37 @@ def test_warnings_point_at_the_call_of_fit(samples, quick, rng, what):
         "apart": (samples[0], 100 + samples[1]),
         "unlike": tuple(part * [1.0, 1000.0] for part in samples),
     }[what]
-    with pytest.warns(UserWarning, match="Pass|pass|Feature 1 of the reference is .* as wide as feature 0") as caught:
+    with pytest.warns(
+        UserWarning, match="Pass|pass|Feature 1 of the reference is over 100 times as wide as feature 0"
+    ) as caught:
         SparKerTest(**quick).fit(*arguments)
     assert [warning.filename for warning in caught] == [__file__] * len(caught)
 
 
-@pytest.mark.parametrize("spreads", [(1, 50), (1, 0), (0, 0)], ids=["less", "constant", "all constant"])
+@pytest.mark.parametrize(
+    "spreads", [(1, 50), (1, 0), (0, 0), (1, 1e-15)], ids=["less", "constant", "all constant", "rounding"]
+)
 def test_columns_of_like_spreads_or_none_get_no_warning(samples, quick, spreads):
     SparKerTest(**quick).fit(*(part * np.array(spreads, dtype=float) for part in samples))
+
+
+def test_a_column_that_is_mostly_zero_is_not_narrow(rng):
+    for share in (0.01, 0.055, 0.1):
+        for _ in range(20):
+            rows = rng.normal(size=(2000, 3))
+            rows[:, 2] = (rng.random(2000) < share) * rng.exponential(size=2000)
+            warn_if_unlike_spreads(StandardScaler().fit_transform(rows))  # a warning is an error
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-306])
+def test_spreads_are_compared_at_any_scale(rng, scale):
+    rows = scale * rng.normal(size=(100, 2)) * [1, 1000]
+    with pytest.warns(UserWarning, match="Feature 'b' of the reference is over 100 times as wide as feature 'a'"):
+        warn_if_unlike_spreads(rows, ["a", "b"])
+
+
+def test_a_test_without_kernels_has_no_word_on_widths(samples):
+    LikelihoodRatioTest(lambda X: X[:, 0], n_toys=3).fit(*(part * [1, 1000] for part in samples))
 
 
 class TestWhatIsNoNumber:
@@ -388,8 +413,9 @@ class TestWhatIsNoNumber:
             pd.Series(pd.to_timedelta(np.arange(120), unit="s")),
             pd.Series(["up"] * 120),
             pd.Series(["up", None] * 60, dtype="category"),
+            pd.Series(pd.date_range("2020", periods=120)).astype("category"),
         ],
-        ids=["dates", "dates with a zone", "times", "texts", "categories"],
+        ids=["dates", "dates with a zone", "times", "texts", "categories", "categories of dates"],
     )
     def test_columns_are_named(self, samples, column):
         frame = pd.DataFrame({"x": samples[0][:, 0], "when": column})
@@ -400,9 +426,21 @@ class TestWhatIsNoNumber:
             with pytest.raises(ValueError, match=r"data has columns that are not numbers, \['when'\]"):
                 SparKerTest().fit(numbers, **second)
 
+    def test_arrays_of_dates(self, samples):
+        dates = np.arange(120).astype("M8[s]")[:, None]
+        with pytest.raises(ValueError, match=r"reference, X, holds datetime64\[s\]: needed are numbers"):
+            SparKerTest().fit(dates, data=dates[:9])
+
+    def test_labels_of_words_in_a_frame_are_labels(self, samples, quick, rng):
+        X, y = pool_up(samples, rng)
+        words = pd.DataFrame({"label": np.where(y, "b", "a")})
+        with pytest.warns(UserWarning, match="The labels are a and b|column-vector"):
+            found = SparKerTest(**quick).fit(X, words)
+        assert_array_equal(found.statistics_, SparKerTest(**quick).fit(X, y).statistics_)
+
     def test_numbers_in_other_guises_are_numbers(self, samples, quick):
         frame, other = (pd.DataFrame(part, columns=["x", "y"]).assign(on=part[:, 0] > 0) for part in samples)
         want = SparKerTest(**quick).fit(frame.astype(float), data=other.astype(float)).statistics_
-        for dtype in (object, str):
+        for dtype in (object, str, "category"):
             found = SparKerTest(**quick).fit(frame.astype({"x": dtype}), data=other)
             assert_array_equal(found.statistics_, want)

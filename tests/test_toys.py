@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from sparker import SparKerTest, _starts, _toys
-from sparker._pool import Pool
+from sparker._pool import Pool, are_counts
 
 
 def make_pool(n_reference=50, n_data=20, weight=None, dtype=np.float64):
@@ -432,3 +432,9 @@ class TestCallable:
     def test_what_does_not_fit_is_refused_by_name(self, pair, message):
         with pytest.raises(ValueError, match=message):
             self.make(lambda rng: pair, 3).draw(np.random.default_rng(0))
+
+
+def test_event_weights_that_are_whole_numbers_divided_by_pi_are_none(rng):
+    for values in ([1.0, 2.0], [10.0, 20.0], [1.0, 10.0, 100.0]):
+        assert are_counts(rng.choice(values, 100))
+        assert not are_counts(rng.choice(values, 100) / np.pi)
