@@ -281,7 +281,7 @@ def report(table: Table, name: str, first: str) -> None:
                     "mean_seconds": round(float(np.mean([float(row["seconds"]) for _, row in pairs])), 3),
                 }
             )
-    most_of = {key[:2]: max(int(other[2]) for other in cells if other[:2] == key[:2]) for key in judged}
+    most_of = {key[:2]: max(int(other[2]) for other in judged if other[:2] == key[:2]) for key in judged}
     lost = [of_cell for key, of_cell in zip(judged, lost, strict=True) if int(key[2]) == most_of[key[:2]]]
     joint = sum(of_cell[1] for of_cell in lost)
     print(f"{first}: best or joint best in {joint} of {len(lost)} cells; where it is not, or loses 0.1:")
