@@ -66,6 +66,14 @@ def search(rows: list[dict[str, Any]]) -> None:
     save(figure, "search.png")
 
 
+def most_pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each system in each cell the row with the most null pairs."""
+    found = {}
+    for row in sorted(rows, key=lambda row: int(row["n_null"])):
+        found[row["cell"], row["strength"], row["system"]] = row
+    return list(found.values())
+
+
 def power(rows: list[dict[str, Any]]) -> None:
     """Power at 5 % of every system in every cell that has rivals."""
     rivals = {(row["cell"], row["strength"]) for row in rows if row["system"] not in ("sparker", "ideal")}
@@ -149,7 +157,7 @@ def main() -> None:
         scaling(rows)
     if rows := read("search.csv"):
         search(rows)
-    if rows := read("power_judge.csv"):
+    if rows := most_pairs(read("power_judge.csv")):
         power(rows)
         dimension(rows)
     if (rows := read("power_ablation.csv")) and (summary := read("power_ablation_summary.csv")):

@@ -144,7 +144,7 @@ class TwoSampleTest(ClassifierMixin, BaseEstimator, ABC):
             pool = samples.pool()
         warn_if_copied(pool, len(samples.reference))
         if self._has_kernels:
-            warn_if_unlike_spreads(samples.reference, getattr(self, "feature_names_in_", None))
+            warn_if_unlike_spreads(samples.reference, getattr(self, "feature_names_in_", None), stacklevel=4)
         observed = _toys.observe(pool, len(samples.reference), self.calibration, self.expected_count, rng)
         statistic = self._make_statistic()
         self._fitted = Fitted(

@@ -106,10 +106,9 @@ def read_samples(estimator: Any, X: Any, y: Any, data: Any, sample_weight: Any) 
     if 0 in _shape(X)[:1]:
         raise ValueError("The reference, X, has 0 rows: at least one is needed.")
     second = data if data is not None else _second_sample(X, y)
-    if second is not None:
-        refuse_columns("data", second)
-    else:
+    if second is None:
         return _from_labels(estimator, X, y, sample_weight)
+    refuse_columns("data", second)
     names = names_of(X)
     X = validate_data(estimator, X, dtype=FLOATS, order="C")
     if 0 in _shape(second)[:1]:
@@ -336,7 +335,7 @@ def _warn_if_scaled_apart(X: Array, data: Array) -> None:
         )
 
 
-def warn_if_unlike_spreads(rows: Array, names: Any = None) -> None:
+def warn_if_unlike_spreads(rows: Array, names: Any = None, stacklevel: int = 3) -> None:
     """Warn where columns are so much wider than others that distances, and so kernels, ignore the latter.
 
     Even the whole range of these is narrow then, so that columns that are mostly 0 are not taken for narrow ones.
@@ -355,7 +354,7 @@ def warn_if_unlike_spreads(rows: Array, names: Any = None) -> None:
             f"Feature {wider} of the reference is over {UNLIKE:g} times as wide as feature {other}: kernels, as wide "
             "in all features, would not see the latter. Scale both samples alike, or leave columns out.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 

@@ -86,6 +86,12 @@ class TestPowerCurve:
             curve = power_curve(samples[0], far, [0.9], n_data=30, test=test, n_trials=5, random_state=0)
             assert curve.power[0] == 1
 
+    def test_a_warning_of_unlike_spreads_points_at_the_call(self, samples, quick):
+        options = {"n_data": 40, "test": SparKerTest(**quick), "n_trials": 2, "alpha": 0.2, "random_state": 0}
+        with pytest.warns(UserWarning, match="over 100 times as wide") as caught:
+            power_curve(samples[0] * [1, 1000], far, [0.5], **options)
+        assert {warning.filename for warning in caught} == {__file__}
+
     def test_is_the_same_in_float32_where_rows_are_repeated(self, quick):
         rows, test = np.repeat([0.0, 1.0], [599, 1])[:, None], SparKerTest(**quick)
         options = {"n_data": 100, "test": test, "n_trials": 20, "random_state": 0}
