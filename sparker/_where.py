@@ -173,13 +173,29 @@ def corrected_p_values(null: Array, observed: Array, scores: Array, column: int)
     return counted(surprise[1:].max(axis=1)[:, None], of_kernels)
 
 
+def expected_excess(parts: Array, weight: Array, groups: Array) -> Array:
+    """sum_R w (e^f - e^(f - f_G)) of groups of kernels, shape (n_groups,); f_G is the sum of their parts f_i of f.
+
+    Parts are those of the reference rows, shape (n_reference, n_kernels); groups are True for their kernels, shape
+    (n_groups, n_kernels).
+    """
+    f = parts.sum(axis=1, keepdims=True)
+    return -weight @ (np.exp(f) * np.expm1(-parts @ groups.T))  # without cancellation for weak kernels
+
+
 def excess_deviation(
-    phi_reference: Array, phi_data: Array, amplitudes: Array, weights: Weights, alpha: float, shape_only: bool
+    phi_reference: Array,
+    phi_data: Array,
+    amplitudes: Array,
+    groups: Array,
+    weights: Weights,
+    alpha: float,
+    shape_only: bool,
 ) -> Array:
-    """Standard deviation of sum_R w (e^f - e^(f - f_i)) of each kernel at fixed centres, shape (n_kernels,).
+    """Standard deviation of the `expected_excess` of groups of kernels at fixed centres, shape (n_groups,).
 
     The amplitudes solve sum_R w e^f phi - sum_D phi + 2 alpha a = 0, so that one more row changes an excess E by its
-    influence: g^T H^-1 phi for a data row, and w (e^f - e^(f - f_i) - g^T H^-1 e^f phi) for a reference row, with H the
+    influence: g^T H^-1 phi for a data row, and w (e^f - e^(f - f_G) - g^T H^-1 e^f phi) for a reference row, with H the
     Hessian and g = dE/da. The variance is the sum of their squares (the infinitesimal jackknife, Efron, The Jackknife,
     the Bootstrap and Other Resampling Plans, 1982, chapter 6), about their mean where a count is fixed.
     """
@@ -188,11 +204,10 @@ def excess_deviation(
     noise = (weights.unit * np.abs(w)) if weights.noise is None else weights.noise[:n].astype(np.float64)
     parts = amplitudes * phi_reference
     grown = np.exp(parts.sum(axis=1, keepdims=True))  # e^f
-    without = grown * np.exp(-parts)  # e^(f - f_i)
+    without = grown * np.exp(-parts @ groups.T)  # e^(f - f_G)
     hessian = (w[:, None] * grown * phi_reference).T @ phi_reference + 2 * alpha * np.eye(len(amplitudes))
     weighted = w[:, None] * phi_reference
-    slope = np.sum(weighted * grown, axis=0) - without.T @ weighted  # row i: g of kernel i
-    slope[np.diag_indices(len(slope))] = np.sum(weighted * grown, axis=0)  # f - f_i does not hold a_i
+    slope = np.sum(weighted * grown, axis=0) - np.where(groups, 0.0, without.T @ weighted)  # f - f_G has no a_i of G
     pull = np.linalg.lstsq(hessian, slope.T, rcond=None)[0]
     of_data = phi_data @ pull
     of_reference = grown - without - grown * (phi_reference @ pull)

@@ -369,6 +369,21 @@ class PartitionedTest(SparKerTest):
         """
         self.kernel_table()
 
+    def expected_excess(self, kernels: Any = None) -> NoReturn:
+        """Not supported, see `kernel_table`.
+
+        Parameters
+        ----------
+        kernels : array-like of int of shape (n,), default=None
+            Not used.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
+        self.kernel_table()
+
     def local_p_values(self, centers: Any, width: float) -> NoReturn:
         """Not supported, see `kernel_table`.
 

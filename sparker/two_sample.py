@@ -364,17 +364,15 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         self._refuse_changed()
         samples, observed = self._fitted.samples, self._fitted.observed
         parts = self._contributions(samples.reference).astype(np.float64)
-        f = parts.sum(axis=1, keepdims=True)
         reference_weight = observed.weights.reference[: len(parts)].astype(np.float64)
-        # e^f - e^(f - f_i) without cancellation for weak kernels
-        expected_excess = reference_weight @ (-np.exp(f) * np.expm1(-parts))
+        expected_excess = _where.expected_excess(parts, reference_weight, np.eye(len(self.amplitudes_), dtype=bool))
         of_data = self._contributions(samples.data).astype(np.float64)
         data_weight = observed.weights.data[len(parts) :].astype(np.float64)
         excess = data_weight @ _shares(of_data, 1, lambda f: -np.expm1(-f))
         excess += reference_weight @ _shares(parts, -1, np.expm1)
-        score = _starts.scores_at(observed.pool, [observed.weights], self.centers_, self.width_)[0].values[0]
+        score, order = self._by_score()
         table = []
-        for i in np.argsort(-np.abs(score), kind="stable"):
+        for i in order:
             distances = np.sum((samples.data - self.centers_[i]) ** 2, axis=1)
             nearest = np.argsort(distances, kind="stable")[:n_nearest]
             table.append(
@@ -390,6 +388,46 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
                 )
             )
         return table
+
+    def expected_excess(self, kernels: npt.ArrayLike | None = None) -> tuple[float, float, float]:
+        """Events that some kernels account for together, with an interval: several may share one clump.
+
+        E_G = sum_R w (e^f - e^(f - f_G)), f_G being the sum of their parts of f: how many rows fewer the fitted model
+        would expect without all of them. What they have in common counts once, so that the excesses in `kernel_table`,
+        each of one kernel alone, do not add up to it.
+
+        Parameters
+        ----------
+        kernels : array-like of int of shape (n,), default=None
+            Positions in `kernel_table`. None: all kernels.
+
+        Returns
+        -------
+        expected_excess, low, high : float
+            E_G in data rows, and E_G minus and plus its standard deviation, from the counts of both samples, at the
+            fitted centres and width: see ``expected_excess_interval`` of `KernelSignificance`, also for when it is nan.
+
+        Raises
+        ------
+        ValueError
+            If `kernels` are not different positions in `kernel_table`, or if the samples were changed in place after
+            fit.
+        """
+        check_is_fitted(self)
+        self._refuse_changed()
+        n_kernels = len(self.amplitudes_)
+        chosen = np.arange(n_kernels) if kernels is None else np.asarray(kernels)
+        known = chosen.ndim == 1 and len(chosen) > 0 and chosen.dtype.kind in "iu"
+        if not known or len(np.unique(chosen)) < len(chosen) or chosen.min() < 0 or chosen.max() >= n_kernels:
+            raise ValueError(
+                f"kernels is {kernels!r}: needed are different positions in kernel_table(), 0 to {n_kernels - 1}."
+            )
+        group = np.isin(np.arange(n_kernels), self._by_score()[1][chosen])[None]
+        reference, weights = self._fitted.samples.reference, self._fitted.observed.weights.reference
+        parts = self._contributions(reference).astype(np.float64)
+        excess = float(_where.expected_excess(parts, weights[: len(parts)].astype(np.float64), group)[0])
+        half = float(self._excess_deviation(group)[0])
+        return excess, excess - half, excess + half
 
     def local_p_values(self, centers: Any, width: float) -> Array:
         """Probability, under the null, of as large a score at each of some places that were fixed beforehand.
@@ -470,7 +508,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         corrected = [
             _where.corrected_p_values(*entries, *of_kernel)[0] for of_kernel in zip(squared, columns, strict=True)
         ]
-        half = self._excess_deviation()[[np.flatnonzero((self.centers_ == c).all(axis=1))[0] for c in centers]]
+        half = self._excess_deviation(np.eye(len(table), dtype=bool)[self._by_score()[1]])
         return [
             KernelSignificance(
                 **{field: getattr(kernel, field) for field in KernelSummary.__dataclass_fields__},
@@ -496,12 +534,21 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         (observed,) = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, width)
         return _where.counted(of_toys**2, observed.values[0] ** 2)
 
-    def _excess_deviation(self) -> Array:
-        """Standard deviation of the expected excess of each kernel; nan at a bound, and where the loss is not L."""
+    def _by_score(self) -> tuple[Array, Array]:
+        """The score of each kernel at `width_`, and their order in `kernel_table`."""
+        observed = self._fitted.observed
+        score = _starts.scores_at(observed.pool, [observed.weights], self.centers_, self.width_)[0].values[0]
+        return score, np.argsort(-np.abs(score), kind="stable")
+
+    def _excess_deviation(self, groups: Array) -> Array:
+        """Standard deviation of the expected excess of groups of kernels, (n_groups, n_kernels).
+
+        nan where one of them is at its bound, and where the loss is not L.
+        """
         fitted, statistic = self._fitted, self._fitted.statistic
         assert isinstance(statistic, SparKerStatistic)
         if statistic.loss != "np":
-            return np.full(len(self.amplitudes_), np.nan)
+            return np.full(len(groups), np.nan)
         samples, backend = fitted.samples, Backend(statistic.backend)
         of_reference, of_data = (
             backend.activations(X, self.centers_, self.width_, statistic.competition).astype(np.float64)
@@ -509,9 +556,10 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         )
         shape_only = fitted.observed.expected is None
         deviation = _where.excess_deviation(
-            of_reference, of_data, self.amplitudes_, fitted.observed.weights, statistic.alpha, shape_only
+            of_reference, of_data, self.amplitudes_, groups, fitted.observed.weights, statistic.alpha, shape_only
         )
-        return np.where(np.abs(self.amplitudes_) < statistic.max_amplitude, deviation, np.nan)
+        at_bound = np.abs(self.amplitudes_) >= statistic.max_amplitude
+        return np.where(np.any(groups & at_bound, axis=1), np.nan, deviation)
 
     def _log_density_ratio(self, X: Array) -> Array:
         return np.concatenate([self._contributions(block).sum(axis=1) for block in _blocks(X)])

@@ -167,7 +167,8 @@ class TestEstimator:
 
     def test_rows_are_not_listed(self, rows):
         test = PartitionedTest(**QUICK).fit(rows[0], data=rows[2])
-        for call in (test.kernel_table, test.kernel_significance, lambda: test.local_p_values(rows[2], 1.0)):
+        methods = (test.kernel_table, test.kernel_significance, test.expected_excess)
+        for call in (*methods, lambda: test.local_p_values(rows[2], 1.0)):
             with pytest.raises(NotImplementedError, match="centers_"):
                 call()
 

@@ -215,6 +215,31 @@ class TestKernelSignificance:
         kinds = [kind for kind in test.scales_["kind"] if kind in ("score", "rare", "dense")]
         assert [kinds[column] for column in found] == [kind]
 
+    def test_expected_excess_of_kernels_together(self, rng, make):
+        """Of one: that of the table. Of several: what the model without all of them expects less."""
+        reference, data = rng.normal(size=(1500, 2)), rng.normal(size=(400, 2))
+        data[:60] = 0.2 * data[:60] + [1.0, 0.5]
+        test = make(n_kernels=3, n_toys=9, max_amplitude=20.0).fit(reference, data)
+        table = test.kernel_significance()
+        for i, kernel in enumerate(table):
+            want = [kernel.expected_excess, *kernel.expected_excess_interval]
+            assert_allclose(test.expected_excess([i]), want, rtol=1e-12)
+        weight = len(data) / len(reference)
+        excess, low, high = test.expected_excess()
+        f = test.score_samples(reference)
+        assert_allclose(excess, weight * np.sum(np.expm1(f)), rtol=1e-9)
+        assert low < excess < high
+        last = np.flatnonzero((test.centers_ == table[2].center).all(axis=1))[0]
+        without = test.transform(reference)[:, last]
+        assert_allclose(test.expected_excess([0, 1])[0], weight * np.sum(np.exp(f) - np.exp(without)), rtol=1e-9)
+        assert test.expected_excess([2, 0]) == test.expected_excess(np.array([0, 2]))
+
+    def test_expected_excess_needs_positions_in_the_table(self, make, samples):
+        test = make(n_kernels=2).fit(*samples)
+        for kernels in ([], [0, 0], [2], [-1], [0.0], [[0]], 1, [True]):
+            with pytest.raises(ValueError, match="0 to 1"):
+                test.expected_excess(kernels)
+
     def test_needs_scores_and_the_loss_of_the_interval(self, make, samples):
         with pytest.raises(ValueError, match='start="score"'):
             make(start="random").fit(*samples).kernel_significance()
@@ -261,7 +286,8 @@ class TestExcessDeviation:
     def test_of_a_fixed_count_is_smaller(self, rng):
         phi = [np.exp(-((rng.random((n, 1)) - [0.2, 0.6]) ** 2) / 0.1) for n in (300, 100)]
         weights = Weights(np.repeat([1 / 3, 0], [300, 100]), np.repeat([0.0, 1.0], [300, 100]), 1 / 3)
-        fixed, free = (_where.excess_deviation(*phi, np.array([0.3, 0.1]), weights, 0.1, s) for s in (True, False))
+        of_fit = np.array([0.3, 0.1]), np.eye(2) > 0, weights, 0.1
+        fixed, free = (_where.excess_deviation(*phi, *of_fit, shape_only) for shape_only in (True, False))
         assert np.all(fixed < free)
 
 
@@ -270,7 +296,7 @@ def _activations(X, competition):
 
 
 def _fit_excess(reference, raw, data, counts, competition, expected):
-    """Excess of both kernels and its deviation, amplitudes fitted at the true places."""
+    """Excess of each kernel and of both, and its deviation, amplitudes fitted at the true places."""
     pool = Pool([reference, data], np.append(raw, counts))
     of_data = np.arange(pool.n_rows) >= len(reference)
     weights = _toys.pair_weights(pool, np.where(of_data, 0, pool.weight), of_data * pool.weight, expected)
@@ -279,10 +305,11 @@ def _fit_excess(reference, raw, data, counts, competition, expected):
     solver, centers = NewtonSolver(5.0, tol=1e-8, reach=0.0), TestExcessDeviation.CENTERS[None]
     amplitudes = solver.solve(objective, np.zeros(1, np.int64), centers, schedule).amplitudes[0, 0]
     phi = [_activations(X, competition) for X in (reference, data)]
+    groups = np.array([[1, 0], [0, 1], [1, 1]], dtype=bool)
     parts = amplitudes * phi[0]
-    f = parts.sum(axis=1, keepdims=True)
-    excess = weights.reference[: len(reference)] @ (np.exp(f) - np.exp(f - parts))
-    return excess, _where.excess_deviation(*phi, amplitudes, weights, 0.0, expected is None)
+    f, others = parts.sum(axis=1, keepdims=True), np.stack([parts[:, 1], parts[:, 0], 0 * parts[:, 0]], axis=1)
+    excess = weights.reference[: len(reference)] @ (np.exp(f) - np.exp(others))
+    return excess, _where.excess_deviation(*phi, amplitudes, groups, weights, 0.0, expected is None)
 
 
 class TestWhichToys:
