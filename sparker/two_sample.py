@@ -390,7 +390,7 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         return table
 
     def expected_excess(self, kernels: npt.ArrayLike | None = None) -> tuple[float, float, float]:
-        """Events that some kernels account for together, with an interval: several may share one clump.
+        """Excess that some kernels account for together, with an interval: several may share one clump.
 
         E_G = sum_R w (e^f - e^(f - f_G)), f_G being the sum of their parts of f: how many rows fewer the fitted model
         would expect without all of them. What they have in common counts once, so that the excesses in `kernel_table`,
