@@ -15,8 +15,8 @@ parts: of the signal pairs, binomial or paired over the same pairs, and of the n
 replacement, the same draws for all systems (``resampled``: how many signal pairs were found with each). The second is
 as large as the first: with 300 null pairs a level of 5 % is one of 3.7 to 6.3 %. Where a row has none it was computed
 before these were kept. Defaults were chosen on seed 0; seed 1 judges. ``--null 600``, say, where cells stand in the
-table with fewer null pairs, measures again the cells that are judged and there the systems that may be best; the count
-of cells in which the defaults are best is then that of the larger numbers.
+table with fewer null pairs, measures again the cells that are judged and there the systems that may be best; cells in
+which the defaults are best are counted for each number by itself.
 `own` is the power by the package's own p with 99 toys, for the defaults, beside that of the judge.
 Resumable: entries are kept in benchmarks/runs (not under version control), and a row of the table in benchmarks/tables
 is not run again; ``hits`` says which signal pairs were found at 5 %. Systems that take long are left out of cells and
@@ -241,23 +241,25 @@ def report(table: Table, name: str, first: str) -> None:
     """A row for each system: mean power and difference from the first, over cells where the best one has 0.15 to 0.95.
 
     Of a system that was run with several numbers of null pairs, the largest counts that has nine tenths of its cells.
-    Printed of the first itself: in how many cells, with the most null pairs that they have, it is best or joint best,
-    and where it is not, or loses 0.1.
+    Printed for each number of null pairs: in how many of its cells the first is best or joint best, and where it is
+    not, or loses 0.1. It is best where no other was near enough to be measured with that number.
     """
     cells: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
+    systems: dict[tuple[str, str], set[str]] = {}
     for row in table.rows:
         cells.setdefault((row["cell"], row["strength"], row["n_null"]), {})[row["system"]] = row
+        systems.setdefault((row["cell"], row["strength"]), set()).add(row["system"])
     judged, lost = [], []
     for (cell, strength, n_null), of_cell in cells.items():
         rivals = [row for system, row in of_cell.items() if system != "ideal"]
-        if len(rivals) < 2:
+        if len(systems[cell, strength] - {"ideal"}) < 2 or not rivals:
             continue
         top = max(rivals, key=lambda row: (float(row["power_5"]), row["system"] == first))
         if first not in of_cell or not is_between(float(top["power_5"])):
             continue
         minus, error = difference(top, of_cell[first])
         judged.append((cell, strength, n_null))
-        lost.append((minus, minus <= 2 * error, cell, strength, top["system"]))
+        lost.append((minus, error, cell, strength, top["system"]))
     summary = Table(TABLES / name, ["system"])
     summary.rows = []
     for system in dict.fromkeys(row["system"] for row in table.rows):
@@ -281,13 +283,15 @@ def report(table: Table, name: str, first: str) -> None:
                     "mean_seconds": round(float(np.mean([float(row["seconds"]) for _, row in pairs])), 3),
                 }
             )
-    most_of = {key[:2]: max(int(other[2]) for other in judged if other[:2] == key[:2]) for key in judged}
-    lost = [of_cell for key, of_cell in zip(judged, lost, strict=True) if int(key[2]) == most_of[key[:2]]]
-    joint = sum(of_cell[1] for of_cell in lost)
-    print(f"{first}: best or joint best in {joint} of {len(lost)} cells; where it is not, or loses 0.1:")
-    for minus, is_joint, *where in sorted(lost, reverse=True):
-        if not is_joint or minus > 0.1:
-            print(f"  {minus:.3f}", *where)
+    for n_null in sorted({key[2] for key in judged}, key=int):
+        of_cells = [of_cell for key, of_cell in zip(judged, lost, strict=True) if key[2] == n_null]
+        joint = sum(minus <= 2 * error for minus, error, *_ in of_cells)
+        print(
+            f"{n_null} null pairs: {first} best or joint best in {joint} of {len(of_cells)} cells; else, or 0.1 less:"
+        )
+        for minus, error, *where in sorted(of_cells, reverse=True):
+            if minus > min(0.1, 2 * error):
+                print(f"  {minus:.3f} +- {error:.3f}", *where)
 
 
 def main() -> None:
