@@ -224,7 +224,8 @@ def aggregate_beyond(null: Array, rows: Array, rule: Rule, copies: Array | None 
     Counted up to the 80 % quantile, then a generalised Pareto tail with the mean excess of the toys and the largest
     shape that is held possible. A map with a lighter tail than the null of a scale leaves the aggregate one that is
     heavier than its fit, and Z too large; a fitted shape adds its noise, to the aggregates of the toys and to that of
-    the observed row in different ways. Both were measured to be worse on the null of a real search.
+    the observed row in different ways. Both were measured to be worse on the null of a real search; so was a tail of
+    the few toys that lie above a value at which nearly all tie, where counts go on instead.
 
     For the toys themselves, where ``copies`` says how often each stands in `null`, the map of a toy is that of the
     others: the observed row is not in its map either, and toys that were in theirs would seem less extreme than it.
@@ -239,7 +240,8 @@ def aggregate_beyond(null: Array, rows: Array, rule: Rule, copies: Array | None 
         above = of_toys.sum(axis=0) - mine[:, None]
         mean = (np.where(of_toys, null - u, 0.0).sum(axis=0) - mine[:, None] * excess) / above
         tail = np.log((1 + above) / (1 + n)) - np.log1p(MAX_SHAPE * excess / (mean * (1 - MAX_SHAPE))) / MAX_SHAPE
-    return np.asarray(rule.combine(np.where(of_rows & np.isfinite(tail), tail, log_p)))
+    has_tail = (of_toys.sum(axis=0) >= MIN_ABOVE) & np.isfinite(tail)
+    return np.asarray(rule.combine(np.where(of_rows & has_tail, tail, log_p)))
 
 
 def _counted_log_p(null: Array, x: Array) -> Array:

@@ -208,6 +208,14 @@ class TestExtrapolate:
         counted = np.log((1 + np.sum(null[None] >= null[:, None] * (1 - SLACK), axis=1)) / 201)
         assert_allclose(whole[bulk], Rule(rule).combine(counted)[bulk], rtol=1e-12)
 
+    @pytest.mark.parametrize(("n_above", "has_tail"), [(9, False), (10, True)])
+    def test_a_few_toys_above_what_nearly_all_tie_at_are_counted(self, rng, n_above, has_tail):
+        null = np.maximum(rng.chisquare(4, size=(500, 2)), 5.0)
+        null[n_above:, 0] = 5.0
+        null[:n_above, 0] = 5.0 + rng.exponential(size=n_above)
+        near, far = aggregate_beyond(null, np.array([[12.0, 6.0], [200.0, 6.0]]), Rule("power-mean"))
+        assert (far > near) == has_tail
+
     @pytest.mark.parametrize("rule", RULES)
     def test_toys_meet_the_map_of_the_others(self, rng, rule):
         null = rng.chisquare(4, size=(201, 3))
