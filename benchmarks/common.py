@@ -49,3 +49,11 @@ def binomial_band(p: float, n: int, level: float = 0.99) -> tuple[float, float]:
 def standard_error(shares: list[float]) -> float:
     """Standard error of a mean over independent references."""
     return float(np.std(shares, ddof=1) / np.sqrt(len(shares))) if len(shares) > 1 else float("nan")
+
+
+def most_pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each system in each cell the row with the most null pairs."""
+    found = {}
+    for row in sorted(rows, key=lambda row: int(row["n_null"])):
+        found[row["cell"], row["strength"], row["system"]] = row
+    return list(found.values())

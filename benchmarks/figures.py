@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from common import TABLES, Table
+from common import TABLES, Table, most_pairs
 
 IMAGES = Path(__file__).parent.parent / "doc" / "images"
 COLORS = {
@@ -64,14 +64,6 @@ def search(rows: list[dict[str, Any]]) -> None:
     figure.tight_layout(rect=(0, 0, 1, 0.93))
     figure.legend(handles, labels, fontsize=8, loc="upper center", ncols=len(labels), frameon=False)
     save(figure, "search.png")
-
-
-def most_pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each system in each cell the row with the most null pairs."""
-    found = {}
-    for row in sorted(rows, key=lambda row: int(row["n_null"])):
-        found[row["cell"], row["strength"], row["system"]] = row
-    return list(found.values())
 
 
 def power(rows: list[dict[str, Any]]) -> None:

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import power_cells
 import power_systems
-from common import TABLES, Table
+from common import TABLES, Table, most_pairs
 from joblib import Parallel, delayed
 from power_cells import Cell
 from power_systems import System
@@ -150,7 +150,7 @@ def is_needed(table: Table, key: dict[str, Any], system: System) -> bool:
     rows = [row for row in table.rows if all(row[name] == str(key[name]) for name in ("cell", "strength", "seed"))]
     truth = {known.name for known in power_systems.ALL if known.knows_truth}
     before = [row for row in rows if int(row["n_null"]) < key["n_null"] and row["system"] not in truth]
-    powers = {row["system"]: float(row["power_5"]) for row in before}
+    powers = {row["system"]: float(row["power_5"]) for row in most_pairs(before)}
     if powers:
         may_be_best = system.name == "sparker" or powers.get(system.name, 0.0) > max(powers.values()) - BEHIND
         return is_between(max(powers.values())) and may_be_best

@@ -370,7 +370,8 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         data_weight = observed.weights.data[len(parts) :].astype(np.float64)
         excess = data_weight @ _shares(of_data, 1, lambda f: -np.expm1(-f))
         excess += reference_weight @ _shares(parts, -1, np.expm1)
-        score, order = self._by_score()
+        scores, order = self._by_score()
+        score = scores.values[0]
         table = []
         for i in order:
             distances = np.sum((samples.data - self.centers_[i]) ** 2, axis=1)
@@ -499,16 +500,16 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
             raise ValueError('kernel_significance needs the scores that toys record with start="score".')
         null = self.calibrate()
         table = self.kernel_table()
-        centers = np.array([kernel.center for kernel in table])
-        at = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, self.width_)[0]
-        columns = self._best + len(self.path_widths_) * at.classes()[0]
+        scores, order = self._by_score()
+        centers = self.centers_[order]
+        columns = self._best + len(self.path_widths_) * scores.classes()[0][order]
         local = self._local_p_values(centers.astype(fitted.observed.pool.dtype), self.width_)
         entries = null.values[:, is_score], self.statistics_[is_score]
-        squared = at.values[0][:, None] ** 2
+        squared = scores.values[0][order, None] ** 2
         corrected = [
             _where.corrected_p_values(*entries, *of_kernel)[0] for of_kernel in zip(squared, columns, strict=True)
         ]
-        half = self._excess_deviation(np.eye(len(table), dtype=bool)[self._by_score()[1]])
+        half = self._excess_deviation(np.eye(len(table), dtype=bool)[order])
         return [
             KernelSignificance(
                 **{field: getattr(kernel, field) for field in KernelSummary.__dataclass_fields__},
@@ -534,11 +535,11 @@ class SparKerTest(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TwoSampleTe
         (observed,) = _starts.scores_at(fitted.observed.pool, [fitted.observed.weights], centers, width)
         return _where.counted(of_toys**2, observed.values[0] ** 2)
 
-    def _by_score(self) -> tuple[Array, Array]:
-        """The score of each kernel at `width_`, and their order in `kernel_table`."""
+    def _by_score(self) -> tuple[_starts.Scores, Array]:
+        """The scores of the kernels at `width_`, and their order in `kernel_table`."""
         observed = self._fitted.observed
-        score = _starts.scores_at(observed.pool, [observed.weights], self.centers_, self.width_)[0].values[0]
-        return score, np.argsort(-np.abs(score), kind="stable")
+        (scores,) = _starts.scores_at(observed.pool, [observed.weights], self.centers_, self.width_)
+        return scores, np.argsort(-np.abs(scores.values[0]), kind="stable")
 
     def _excess_deviation(self, groups: Array) -> Array:
         """Standard deviation of the expected excess of groups of kernels, (n_groups, n_kernels).
